@@ -1,0 +1,1 @@
+"""One file per CLI: a turn in, events out."""

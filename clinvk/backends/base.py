@@ -1,0 +1,99 @@
+"""What every backend is: a turn in, events out, and an honest word on its own state.
+
+Owns the protocol and the few things that all CLIs share; knows no CLI by name.
+"""
+
+import shutil
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from clinvk.errors import NotInstalledError
+from clinvk.events import Event
+from clinvk.turn import Turn
+
+
+class State(StrEnum):
+    """Whether a backend can take a turn."""
+
+    READY = "ready"
+    MISSING = "missing"
+    NOT_LOGGED_IN = "not_logged_in"
+    FAILING = "failing"
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """A backend's state; `reason` says what is wrong and `fix` is the command that mends it.
+
+    `tested` is whether the version is the one clinvk's tests run; None if that means nothing.
+    """
+
+    state: State
+    version: str | None = None
+    tested: bool | None = None
+    reason: str | None = None
+    fix: str | None = None
+
+
+class Backend(Protocol):
+    """Drives one CLI."""
+
+    name: str
+    kind: str
+    vendor: str
+
+    def check(self, turn: Turn) -> tuple[str, ...]:
+        """Return the request fields that this backend will ignore.
+
+        Starts nothing and waits for nothing.
+
+        Raises:
+            BadRequestError: naming the field or part that it cannot represent.
+            NotInstalledError: if the CLI is not on this machine.
+        """
+
+    def open(
+        self, turn: Turn, model: str | None
+    ) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+        """Run the turn on the CLI's `model` (None: its default); leaving interrupts it.
+
+        The iterator follows the grammar of `clinvk.events`; failures of the CLI and of its
+        model API may also be raised as ClinvkError.
+        """
+
+    @property
+    def installed(self) -> bool:
+        """Whether the CLI is found; a cheap look, done at each call."""
+
+    async def health(self) -> Health:
+        """Look at version and login; starts no turn."""
+
+    async def warm(self) -> None:
+        """Start what can be started before the first turn."""
+
+    def close(self) -> None:
+        """Begin to stop every process; the supervisor awaits their end."""
+
+
+def find_program(command: Sequence[str], env: Mapping[str, str]) -> str | None:
+    """Return the path of the program that `command` names, looked up in the child's PATH."""
+    return shutil.which(command[0], path=env.get("PATH"))
+
+
+def require_program(
+    backend: str, command: Sequence[str], env: Mapping[str, str], *, fix: str
+) -> tuple[str, ...]:
+    """Return `command` with its program as a path.
+
+    Raises:
+        NotInstalledError: if it is not found; the message has `fix`, the command to install it.
+    """
+    path = find_program(command, env)
+    if path is None:
+        raise NotInstalledError(
+            f"{command[0]!r} for backend {backend!r} was not found; install it with: {fix}"
+        )
+    return (path, *command[1:])

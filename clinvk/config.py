@@ -1,0 +1,289 @@
+"""backends.yaml: its models, where it is looked up, and errors that name file, line and key."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+ENV_VAR = "CLINVK_CONFIG"
+FILE_NAME = "backends.yaml"
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the text names the file, and the line and key if known."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ServerConfig(_Strict):
+    """Where the server listens and what it bounds."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65_535)
+    max_body_mb: float = Field(default=32, gt=0, le=1024)
+    keepalive_s: Seconds = 15
+    grace_s: float = Field(default=10, ge=0, le=86_400)
+
+
+class BackendConfig(_Strict):
+    """What every kind of backend has; times in seconds."""
+
+    model: str | None = None
+    models: list[str] = []
+    max_concurrency: int = Field(default=8, ge=1, le=1024)
+    max_queue: int = Field(default=64, ge=0, le=65_536)
+    timeout_s: Seconds = 600
+    silence_s: Seconds = 180
+
+
+class CliConfig(BackendConfig):
+    """What every backend with a program of its own has."""
+
+    command: list[str]
+    env: dict[str, str] = {}
+    retries: int = Field(default=0, ge=0, le=10)
+
+    @field_validator("command", mode="before")
+    @classmethod
+    def _command_is_words(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("command")
+    @classmethod
+    def _command_names_a_program(cls, value: list[str]) -> list[str]:
+        if not value or not value[0]:
+            raise ValueError("must name a program")
+        return value
+
+
+class ClaudeConfig(CliConfig):
+    """Claude Code."""
+
+    kind: Literal["claude"]
+    command: list[str] = ["claude"]
+
+
+class CodexConfig(CliConfig):
+    """Codex; `config` is passed to it as its own configuration, by dotted keys."""
+
+    kind: Literal["codex"]
+    command: list[str] = ["codex"]
+    config: dict[str, Any] = {}
+
+
+class GeminiConfig(CliConfig):
+    """Gemini CLI."""
+
+    kind: Literal["gemini"]
+    command: list[str] = ["gemini"]
+
+
+class EchoConfig(BackendConfig):
+    """Answers with its prompt."""
+
+    kind: Literal["echo"]
+
+
+AnyBackendConfig = Annotated[
+    ClaudeConfig | CodexConfig | GeminiConfig | EchoConfig, Field(discriminator="kind")
+]
+
+
+def _default_backends() -> dict[str, AnyBackendConfig]:
+    return {
+        "claude": ClaudeConfig(kind="claude", models=["opus", "sonnet", "haiku"]),
+        "codex": CodexConfig(kind="codex"),
+        "gemini": GeminiConfig(kind="gemini"),
+        "echo": EchoConfig(kind="echo"),
+    }
+
+
+DEFAULT_ALIASES = {
+    "claude-*": "claude/{model}",
+    "gpt-*": "codex/{model}",
+    "o[1-9]*": "codex/{model}",
+    "gemini-*": "gemini/{model}",
+}
+
+
+class Config(_Strict):
+    """The whole of backends.yaml."""
+
+    server: ServerConfig = ServerConfig()
+    backends: dict[str, AnyBackendConfig] = Field(default_factory=_default_backends, min_length=1)
+    aliases: dict[str, str] = {}
+
+    @field_validator("backends")
+    @classmethod
+    def _names_are_ids(cls, value: dict[str, AnyBackendConfig]) -> dict[str, AnyBackendConfig]:
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+                raise ValueError(f"{name!r} must be letters, digits, '.', '_' and '-'")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration and the file it came from; None is the built-in one."""
+
+    config: Config
+    path: Path | None
+
+
+def default() -> Config:
+    """Return the built-in configuration."""
+    return Config(aliases=DEFAULT_ALIASES)
+
+
+def user_file() -> Path:
+    """Return the path of the user's own backends.yaml, whether it exists or not."""
+    return Path(platformdirs.user_config_dir("clinvk", appauthor=False)) / FILE_NAME
+
+
+def find(explicit: Path | None = None, *, look_here: bool) -> Path | None:
+    """Return the file to read, or None for the built-in configuration.
+
+    Args:
+        explicit: what the caller named; it need not exist for this to return it.
+        look_here: whether a backends.yaml in the current folder counts. The file names programs
+            to run, so only a command that tells the user what it read may look there.
+    """
+    if explicit is not None:
+        return explicit
+    if named := os.environ.get(ENV_VAR):
+        return Path(named)
+    candidates = ([Path(FILE_NAME)] if look_here else []) + [user_file()]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def load(path: Path | None, *, env: Mapping[str, str] | None = None) -> Loaded:
+    """Read and check a configuration file; None gives the built-in configuration.
+
+    Raises:
+        ConfigError: if the file cannot be read or is wrong.
+    """
+    if path is None:
+        return Loaded(default(), None)
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path}: cannot be read: {exc}") from exc
+    return Loaded(parse(text, name=str(path), env=os.environ if env is None else env), path)
+
+
+def parse(text: str, *, name: str, env: Mapping[str, str]) -> Config:
+    """Check the text of a configuration file; `name` stands for it in errors.
+
+    Raises:
+        ConfigError: naming the line and key at fault.
+    """
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as exc:
+        line = exc.problem_mark.line + 1 if exc.problem_mark else 1
+        raise ConfigError(f"{name}:{line}: not YAML: {exc.problem}") from exc
+    except (yaml.YAMLError, RecursionError, ValueError) as exc:
+        raise ConfigError(f"{name}: not YAML: {exc}") from exc
+    lines = _Lines(name, root)
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{name}:1: must be a mapping with server, backends or aliases")
+    data = _expand(data, env, lines, ())
+    try:
+        config = Config.model_validate(data)
+    except ValidationError as exc:
+        raise ConfigError("\n".join(lines.describe(error) for error in exc.errors())) from exc
+    if "aliases" not in data:
+        kept = {k: v for k, v in DEFAULT_ALIASES.items() if _target(v) in config.backends}
+        config = config.model_copy(update={"aliases": kept})
+    for alias, target in config.aliases.items():
+        if _target(target) not in config.backends:
+            known = ", ".join(config.backends)
+            raise ConfigError(
+                lines.at(("aliases", alias), f"{target!r} names no backend; there are: {known}")
+            )
+    return config
+
+
+def _target(alias_target: str) -> str:
+    return alias_target.partition("/")[0]
+
+
+_Path = tuple[str | int, ...]
+
+
+class _Lines:
+    """Where each key stands in the file."""
+
+    def __init__(self, name: str, root: yaml.Node | None) -> None:
+        self._name = name
+        self._line: dict[_Path, int] = {}
+        if root is not None:
+            self._walk(root, ())
+
+    def at(self, path: _Path, message: str) -> str:
+        """Return the message with file, line and key before it."""
+        known = path
+        while known and known not in self._line:
+            known = known[:-1]
+        key = ".".join(str(step) for step in path)
+        line = self._line.get(known, 1)
+        return (
+            f"{self._name}:{line}: {key}: {message}" if key else f"{self._name}:{line}: {message}"
+        )
+
+    def describe(self, error: Mapping[str, Any]) -> str:
+        """Return one of pydantic's errors as a line."""
+        loc: _Path = error["loc"]
+        # pydantic names the kind that it chose as a step of its own
+        if len(loc) > 2 and loc[0] == "backends":
+            loc = (*loc[:2], *loc[3:])
+        message = {
+            "extra_forbidden": "is not a known key",
+            "missing": "is missing",
+            "union_tag_not_found": "kind is missing; it is claude, codex, gemini or echo",
+            "union_tag_invalid": "kind must be claude, codex, gemini or echo",
+        }.get(error["type"], str(error["msg"]).removeprefix("Value error, "))
+        return self.at(loc, message[:1].lower() + message[1:])
+
+    def _walk(self, node: yaml.Node, path: _Path) -> None:
+        self._line.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                step = (*path, key.value)
+                self._line[step] = key.start_mark.line + 1
+                self._walk(value, step)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                self._walk(value, (*path, index))
+
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def _expand(value: Any, env: Mapping[str, str], lines: _Lines, path: _Path) -> Any:  # noqa: ANN401
+    if isinstance(value, dict):
+        return {k: _expand(v, env, lines, (*path, k)) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_expand(v, env, lines, (*path, i)) for i, v in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def lookup(match: re.Match[str]) -> str:
+        if match[1] not in env:
+            raise ConfigError(lines.at(path, f"${{{match[1]}}} is not set in the environment"))
+        return env[match[1]]
+
+    return _VARIABLE.sub(lookup, value)

@@ -1,0 +1,1 @@
+"""Child processes: the only package that starts, feeds and stops them."""

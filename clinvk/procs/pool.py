@@ -1,0 +1,159 @@
+"""Leases on one long-lived server process: start, share, recycle, back off.
+
+One synchronous step decides; starting and stopping happen outside it. `repr` is the status
+line. Knows nothing of what the server speaks.
+"""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import anyio
+
+BACKOFF_FIRST_S = 0.5
+BACKOFF_MAX_S = 30.0
+
+
+class Server(Protocol):
+    """What the pool needs of a server process."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can take another lease."""
+
+    def stop_soon(self) -> None:
+        """Begin to stop it; returns at once."""
+
+
+S = TypeVar("S", bound=Server)
+
+
+@dataclass(eq=False)
+class _Seat(Generic[S]):
+    server: S
+    leases: int = 0
+    served: int = 0
+
+
+class StartBackoffError(Exception):
+    """The server failed to start a moment ago; `retry_after_s` says when the next try is due."""
+
+    def __init__(self, cause: Exception, retry_after_s: float) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.retry_after_s = retry_after_s
+
+
+class ServerPool(Generic[S]):
+    """At most one server takes new leases; older ones end with their last lease.
+
+    Args:
+        start: starts a server and waits until it answers.
+        recycle_after: leases after which a server takes no more; None means never.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[], Awaitable[S]],
+        *,
+        recycle_after: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._start = start
+        self._recycle_after = recycle_after
+        self._clock = clock
+        self._current: _Seat[S] | None = None
+        self._draining: list[_Seat[S]] = []
+        self._lock = anyio.Lock()
+        self._failures = 0
+        self._retry_at = 0.0
+        self._last_failure: Exception | None = None
+        self._starts = 0
+
+    def __repr__(self) -> str:
+        current = self._current
+        leases = current.leases if current else 0
+        served = current.served if current else 0
+        return (
+            f"<ServerPool {'up' if current else 'down'}, {leases} leased, {served} served, "
+            f"{len(self._draining)} draining, {self._starts} starts, {self._failures} failures>"
+        )
+
+    @asynccontextmanager
+    async def lease(self) -> AsyncIterator[S]:
+        """Hold a place on a running server, starting one if there is none.
+
+        Raises:
+            StartBackoffError: if the last start failed and the next is not yet due.
+            Exception: what `start` raised.
+        """
+        seat = await self._seat()
+        try:
+            yield seat.server
+        finally:
+            self._give_back(seat)
+
+    async def warm(self) -> None:
+        """Start the server if none runs, without taking a place on it."""
+        async with self._lock:
+            if self._usable() is None:
+                await self._replace()
+
+    def stop(self) -> None:
+        """Stop every server, leased or not."""
+        seats = [*self._draining, *([self._current] if self._current else [])]
+        self._current = None
+        self._draining = []
+        for seat in seats:
+            seat.server.stop_soon()
+
+    async def _seat(self) -> _Seat[S]:
+        seat = self._usable()
+        if seat is None:
+            async with self._lock:
+                seat = self._usable() or await self._replace()
+        seat.leases += 1
+        seat.served += 1
+        return seat
+
+    def _usable(self) -> _Seat[S] | None:
+        """The seat that may take a lease now; retires one that may not."""
+        seat = self._current
+        if seat is None:
+            return None
+        spent = self._recycle_after is not None and seat.served >= self._recycle_after
+        if seat.server.alive and not spent:
+            return seat
+        self._current = None
+        if seat.leases:
+            self._draining.append(seat)
+        else:
+            seat.server.stop_soon()
+        return None
+
+    def _give_back(self, seat: _Seat[S]) -> None:
+        seat.leases -= 1
+        if not seat.leases and seat in self._draining:
+            self._draining.remove(seat)
+            seat.server.stop_soon()
+
+    async def _replace(self) -> _Seat[S]:
+        wait_s = self._retry_at - self._clock()
+        if self._last_failure is not None and wait_s > 0:
+            raise StartBackoffError(self._last_failure, wait_s)
+        self._starts += 1
+        try:
+            server = await self._start()
+        except Exception as exc:
+            self._last_failure = exc
+            delay_s = min(BACKOFF_FIRST_S * 2**self._failures, BACKOFF_MAX_S)
+            self._failures += 1
+            self._retry_at = self._clock() + delay_s
+            raise
+        self._failures = 0
+        self._last_failure = None
+        self._current = _Seat(server)
+        return self._current

@@ -1,0 +1,46 @@
+"""The last of a child's stderr, with what looks like a secret taken out."""
+
+import re
+
+TAIL_BYTES = 8192
+
+_SECRETS = (
+    re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}"),
+    re.compile(r"\b(?:sk|pk|rk)-[A-Za-z0-9_-]{6,}"),
+    re.compile(r"\bAIza[A-Za-z0-9_-]{10,}"),
+    re.compile(r"\bya29\.[A-Za-z0-9._-]{6,}"),
+    re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)?"),
+    re.compile(r"\bgh[pousr]_[A-Za-z0-9]{10,}"),
+    re.compile(
+        r"(?i)\b[a-z0-9_-]*(?:api[_-]?key|token|secret|password|authorization)[\"']?\s*[:=]\s*"
+        r"[\"']?[^\s\"',;]{4,}"
+    ),
+    re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"),
+)
+_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
+
+
+def scrub(text: str) -> str:
+    """Return `text` without terminal escapes and with what looks like a secret as `[removed]`."""
+    text = _ANSI.sub("", text)
+    for pattern in _SECRETS:
+        text = pattern.sub("[removed]", text)
+    return text
+
+
+class StderrTail:
+    """Keeps the last `TAIL_BYTES` bytes pushed into it."""
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept = b""
+
+    def push(self, chunk: bytes) -> None:
+        """Take the next bytes, forgetting the oldest over the limit."""
+        self._kept = (self._kept + chunk)[-TAIL_BYTES:]
+
+    @property
+    def text(self) -> str:
+        """The kept bytes as scrubbed text, without blank lines at either end."""
+        return scrub(self._kept.decode("utf-8", "replace")).strip()

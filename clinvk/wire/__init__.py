@@ -1,0 +1,1 @@
+"""One file per dialect: bytes to a turn, events to frames."""
