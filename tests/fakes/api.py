@@ -86,17 +86,15 @@ class FakeApi:
         return captured
 
     @asynccontextmanager
-    async def stream(
-        self, request: web.Request, reply: Reply
-    ) -> AsyncIterator[Callable[[bytes], Any]]:
-        """Open a server-sent event stream, and count it while it lives."""
+    async def stream(self, request: web.Request, reply: Reply) -> AsyncIterator[web.StreamResponse]:
+        """Open a server-sent event stream, and count it while it lives; the handler returns it."""
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", **reply.headers}
         )
         await response.prepare(request)
         self.open += 1
         try:
-            yield response.write
+            yield response
         except (asyncio.CancelledError, ConnectionError):
             self.aborted += 1
             raise

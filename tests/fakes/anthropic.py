@@ -1,0 +1,143 @@
+"""A fake of the Anthropic Messages API: streams by script and remembers what was asked."""
+
+import json
+from typing import Any
+
+from aiohttp import web
+
+from tests.fakes.api import Captured, FakeApi, Reply
+
+_ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    529: "overloaded_error",
+}
+
+
+class FakeAnthropic(FakeApi):
+    """`POST /v1/messages`, streamed or not; `HEAD /` is the CLI's preconnect."""
+
+    def add_routes(self, app: web.Application) -> None:
+        app.router.add_route("HEAD", "/", self._head)
+        app.router.add_post("/v1/messages", self._messages)
+
+    @property
+    def turns(self) -> list[Captured]:
+        """The model requests alone."""
+        return [request for request in self.requests if request.path.startswith("/v1/messages")]
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The body of the last model request."""
+        body: dict[str, Any] = self.turns[-1].body
+        return body
+
+    async def _head(self, _: web.Request) -> web.Response:
+        return web.Response()
+
+    async def _messages(self, request: web.Request) -> web.StreamResponse:
+        captured = await self.capture(request)
+        reply = self.script(captured)
+        if reply.status != 200:
+            return self._refuse(reply)
+        if not captured.body.get("stream"):
+            return web.json_response(_message(captured, reply))
+        async with self.stream(request, reply) as response:
+            await self._stream(captured, reply, request, response)
+        return response
+
+    async def _stream(
+        self,
+        captured: Captured,
+        reply: Reply,
+        request: web.Request,
+        response: web.StreamResponse,
+    ) -> None:
+        async def send(event: dict[str, Any]) -> None:
+            await response.write(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
+
+        await send({"type": "message_start", "message": _message(captured, reply, empty=True)})
+        await send({"type": "ping"})
+        index = 0
+        if reply.thinking:
+            await send(_open(index, {"type": "thinking", "thinking": "", "signature": ""}))
+            for piece in reply.thinking:
+                await send(_delta(index, {"type": "thinking_delta", "thinking": piece}))
+            await send(_delta(index, {"type": "signature_delta", "signature": "c2ln"}))
+            await send({"type": "content_block_stop", "index": index})
+            index += 1
+        if reply.text:
+            await send(_open(index, {"type": "text", "text": ""}))
+        for at, piece in enumerate(reply.text):
+            await self.pace(reply, at, request)
+            await send(_delta(index, {"type": "text_delta", "text": piece}))
+        await self.pace(reply, len(reply.text), request)
+        if reply.text:
+            await send({"type": "content_block_stop", "index": index})
+            index += 1
+        for number, (name, arguments) in enumerate(reply.tool_calls):
+            block = {"type": "tool_use", "id": f"toolu_{number}", "name": name, "input": {}}
+            piece = json.dumps(arguments)
+            await send(_open(index, block))
+            await send(_delta(index, {"type": "input_json_delta", "partial_json": piece}))
+            await send({"type": "content_block_stop", "index": index})
+            index += 1
+        await send(
+            {
+                "type": "message_delta",
+                "delta": {"stop_reason": _stop(reply), "stop_sequence": None},
+                "usage": _usage(reply),
+            }
+        )
+        await send({"type": "message_stop"})
+
+    def _refuse(self, reply: Reply) -> web.Response:
+        error = reply.error or {
+            "type": "error",
+            "error": {
+                "type": _ERROR_TYPES.get(reply.status, "api_error"),
+                "message": f"fake error {reply.status}",
+            },
+        }
+        return web.json_response(error, status=reply.status, headers=reply.headers)
+
+
+def _stop(reply: Reply) -> str:
+    return reply.stop or ("tool_use" if reply.tool_calls else "end_turn")
+
+
+def _usage(reply: Reply) -> dict[str, int]:
+    return {
+        "input_tokens": reply.input_tokens,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": reply.cached_tokens,
+        "output_tokens": reply.output_tokens,
+    }
+
+
+def _message(captured: Captured, reply: Reply, *, empty: bool = False) -> dict[str, Any]:
+    content = [] if empty else [{"type": "text", "text": "".join(reply.text)}]
+    usage = _usage(reply)
+    return {
+        "id": "msg_fake",
+        "type": "message",
+        "role": "assistant",
+        "model": captured.body["model"],
+        "content": content,
+        "stop_reason": None if empty else _stop(reply),
+        "stop_sequence": None,
+        "usage": {**usage, "output_tokens": 1} if empty else usage,
+    }
+
+
+def _open(index: int, block: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "content_block_start", "index": index, "content_block": block}
+
+
+def _delta(index: int, delta: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": index, "delta": delta}
