@@ -31,6 +31,11 @@ class Job:
         """Ask the work to stop; returns at once and may be called from any task."""
         self._scope.cancel()
 
+    @property
+    def done(self) -> bool:
+        """Whether the work has stopped."""
+        return self._done.is_set()
+
     async def wait(self) -> None:
         """Wait until the work has stopped."""
         await self._done.wait()

@@ -1,0 +1,49 @@
+"""The `clinvk` command: its name, its version and its subcommands, each loaded when it is used.
+
+Nothing heavy is imported here, so that `--help` and `--version` answer at once.
+"""
+
+import importlib
+
+import click
+
+from clinvk import __version__
+
+# name -> (module and attribute, the line in `clinvk --help`)
+COMMANDS = {
+    "serve": ("clinvk.cli.serve:serve", "Serve the CLIs as OpenAI models over HTTP."),
+    "run": ("clinvk.cli.run:run", "Ask one question, without a server."),
+    "models": ("clinvk.cli.models:models", "List the models that can be asked for."),
+    "doctor": ("clinvk.cli.doctor:doctor", "Check each backend and say how to mend it."),
+    "config": ("clinvk.cli.config:config", "Show or create backends.yaml."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import a command by name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="clinvk")
+def main() -> None:
+    """Serve the coding CLIs you are logged in to as OpenAI models."""

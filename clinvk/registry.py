@@ -1,0 +1,106 @@
+"""Which backend and which CLI model an asked-for model id means, and the rows of /models."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from clinvk.backends.base import Backend
+from clinvk.backends.claude import ClaudeBackend
+from clinvk.backends.codex import CodexBackend
+from clinvk.backends.echo import EchoBackend
+from clinvk.backends.gemini import GeminiBackend
+from clinvk.config import (
+    BackendConfig,
+    ClaudeConfig,
+    CodexConfig,
+    Config,
+    EchoConfig,
+    GeminiConfig,
+)
+from clinvk.errors import ModelNotFoundError
+from clinvk.procs.supervisor import Supervisor
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Who answers: a backend and the CLI's own model name; None is the CLI's default."""
+
+    backend: Backend
+    config: BackendConfig
+    model: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """A model that can be asked for."""
+
+    id: str
+    owned_by: str
+
+
+class Registry:
+    """Looks model ids up."""
+
+    def __init__(self, config: Config, backends: dict[str, Backend]) -> None:
+        self._config = config
+        self.backends = backends
+
+    def resolve(self, asked: str) -> Target:
+        """Return who answers for a model id: a backend, backend/model, or an alias of one.
+
+        Raises:
+            ModelNotFoundError: listing what exists.
+        """
+        target = self._direct(asked)
+        if target is None:
+            for pattern, replacement in self._config.aliases.items():
+                if fnmatchcase(asked, pattern):
+                    target = self._direct(replacement.replace("{model}", asked))
+                    break
+        if target is None:
+            known = ", ".join(row.id for row in self.rows())
+            raise ModelNotFoundError(
+                f"the model {asked!r} does not exist; there are: {known}", param="model"
+            )
+        return target
+
+    def rows(self) -> list[ModelRow]:
+        """Return the models of every backend that is installed, and aliases without wildcard."""
+        rows = []
+        for name, backend in self.backends.items():
+            if backend.installed:
+                models = self._config.backends[name].models
+                ids = [name, *(f"{name}/{model}" for model in models)]
+                rows += [ModelRow(model_id, backend.vendor) for model_id in ids]
+        for alias, replacement in self._config.aliases.items():
+            target = self._direct(replacement.replace("{model}", alias))
+            if target is not None and target.backend.installed and not set(alias) & set("*?["):
+                rows.append(ModelRow(alias, target.backend.vendor))
+        return rows
+
+    def _direct(self, model_id: str) -> Target | None:
+        name, slash, model = model_id.partition("/")
+        backend = self.backends.get(name)
+        if backend is None or (slash and not model):
+            return None
+        config = self._config.backends[name]
+        return Target(backend, config, model or config.model)
+
+
+def build(config: Config, supervisor: Supervisor) -> Registry:
+    """Make every backend of the configuration; starts nothing."""
+    backends = {
+        name: _FACTORIES[type(backend)](name, backend, supervisor)
+        for name, backend in config.backends.items()
+    }
+    return Registry(config, backends)
+
+
+# One line a kind: a new backend is a file and an entry here.
+_FACTORIES: dict[type[BackendConfig], Callable[[str, Any, Supervisor], Backend]] = {
+    ClaudeConfig: ClaudeBackend,
+    CodexConfig: CodexBackend,
+    GeminiConfig: GeminiBackend,
+    EchoConfig: lambda name, config, _: EchoBackend(name, config),
+}

@@ -1,0 +1,40 @@
+"""The application: routes, typed keys, and the service's life inside the server's."""
+
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from clinvk import registry
+from clinvk.config import Config
+from clinvk.procs.supervisor import Supervisor
+from clinvk.server import handlers, middleware
+from clinvk.service import Service
+from clinvk.wire.openai_chat import OpenAIChat
+
+OPENAI_PREFIX = "/openai/v1"
+
+
+def create_app(config: Config, *, warm: bool = False) -> web.Application:
+    """Return the server of a configuration; `warm` starts what it can before the first turn."""
+    app = web.Application(
+        client_max_size=int(config.server.max_body_mb * 1024 * 1024),
+        middlewares=[middleware.errors_as_bodies],
+    )
+    app.on_response_prepare.append(middleware.add_request_id)
+    app[handlers.KEEPALIVE_S] = config.server.keepalive_s
+    app.router.add_post(f"{OPENAI_PREFIX}/chat/completions", handlers.Answer(OpenAIChat()).handle)
+    app.router.add_get(f"{OPENAI_PREFIX}/models", handlers.list_models)
+    app.router.add_get(f"{OPENAI_PREFIX}/models/{{id:.+}}", handlers.get_model)
+    app.router.add_get("/health", handlers.health)
+
+    async def service_life(app: web.Application) -> AsyncIterator[None]:
+        async with Supervisor() as supervisor:
+            service = Service(config, registry.build(config, supervisor), supervisor)
+            app[handlers.SERVICE] = service
+            if warm:
+                supervisor.start(service.warm)
+            yield
+            service.close()
+
+    app.cleanup_ctx.append(service_life)
+    return app

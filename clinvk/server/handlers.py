@@ -1,0 +1,155 @@
+"""One handler for every dialect, the models and the health; owns no process."""
+
+import logging
+from dataclasses import asdict
+from typing import Any
+
+import anyio
+from aiohttp import web
+
+from clinvk import __version__
+from clinvk.errors import ModelNotFoundError
+from clinvk.events import Failed
+from clinvk.registry import ModelRow
+from clinvk.server.middleware import request_id
+from clinvk.service import Service, Stream
+from clinvk.wire import sse
+from clinvk.wire.base import Dialect, Frame, Parsed
+
+SERVICE = web.AppKey("clinvk.service", Service)
+KEEPALIVE_S = web.AppKey("clinvk.keepalive_s", float)
+
+MODELS_CREATED = 1_735_689_600  # 2025-01-01: a CLI's models have no date of their own
+_HEADER_NAMES = 40  # of ignored fields that a header may list
+
+_log = logging.getLogger(__name__)
+
+
+class Answer:
+    """Handles the requests of one dialect."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Parse, start the turn, and tell its events as the dialect does.
+
+        aiohttp cancels this when the client goes away; closing the stream is all that is owed.
+        """
+        parsed = self._dialect.parse(await request.read())
+        stream = request.app[SERVICE].start(parsed.turn)
+        try:
+            headers = _headers(stream)
+            _log.debug("%s asks %s", request_id(request), parsed.turn.model)
+            if parsed.stream:
+                return await _Streamed(request, parsed, headers).run(stream)
+            return await _whole(parsed, stream, headers)
+        finally:
+            stream.close()
+
+
+async def _whole(parsed: Parsed, stream: Stream, headers: dict[str, str]) -> web.Response:
+    encoder = parsed.encoder
+    async for choice, event in stream:
+        if isinstance(event, Failed):
+            raise event.error
+        encoder.feed(event, choice)
+    if encoder.usage_estimated:
+        headers["x-clinvk-usage"] = "estimated"
+    return web.json_response(encoder.result(), headers=headers)
+
+
+class _Streamed:
+    """A reply that is sent as it comes; until the first frame, a failure is still an HTTP error."""
+
+    def __init__(self, request: web.Request, parsed: Parsed, headers: dict[str, str]) -> None:
+        self._request = request
+        self._encoder = parsed.encoder
+        self._response = web.StreamResponse(
+            headers={
+                **headers,
+                "Content-Type": "text/event-stream; charset=utf-8",
+                "Cache-Control": "no-cache",
+                "X-Accel-Buffering": "no",
+            }
+        )
+
+    async def run(self, stream: Stream) -> web.StreamResponse:
+        """Send every event's frames, comments in silences, and the end."""
+        keepalive_s = self._request.app[KEEPALIVE_S]
+        try:
+            while True:
+                with anyio.move_on_after(keepalive_s) as silence:
+                    try:
+                        choice, event = await anext(stream)
+                    except StopAsyncIteration:
+                        break
+                if silence.cancelled_caught:
+                    await self._write(sse.KEEP_ALIVE)
+                    continue
+                if isinstance(event, Failed) and not self._response.prepared:
+                    raise event.error
+                await self._send(self._encoder.feed(event, choice))
+                if isinstance(event, Failed):
+                    break
+            await self._send(self._encoder.end())
+            await self._response.write_eof()
+        except ConnectionError:
+            _log.debug("%s: the client went away", request_id(self._request))
+        return self._response
+
+    async def _send(self, frames: list[Frame]) -> None:
+        if frames:
+            await self._write(sse.encode(frames))
+
+    async def _write(self, data: bytes) -> None:
+        if not self._response.prepared:
+            await self._response.prepare(self._request)
+        await self._response.write(data)
+
+
+async def list_models(request: web.Request) -> web.Response:
+    """Answer `GET /models`."""
+    rows = request.app[SERVICE].registry.rows()
+    return web.json_response({"object": "list", "data": [_model_body(row) for row in rows]})
+
+
+async def get_model(request: web.Request) -> web.Response:
+    """Answer `GET /models/{id}`, also for ids that an alias or a CLI would take."""
+    asked = request.match_info["id"]
+    registry = request.app[SERVICE].registry
+    target = registry.resolve(asked)
+    if not target.backend.installed:
+        raise ModelNotFoundError(f"the CLI of {asked!r} is not installed", param="model")
+    return web.json_response(_model_body(ModelRow(asked, target.backend.vendor)))
+
+
+async def health(request: web.Request) -> web.Response:
+    """Answer `GET /health`: alive, and what each backend is like; starts no turn."""
+    backends = await request.app[SERVICE].health()
+    return web.json_response(
+        {
+            "status": "ok",
+            "version": __version__,
+            "backends": {name: asdict(found) for name, found in backends.items()},
+        }
+    )
+
+
+def _model_body(row: ModelRow) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "object": "model",
+        "created": MODELS_CREATED,
+        "owned_by": row.owned_by,
+    }
+
+
+def _headers(stream: Stream) -> dict[str, str]:
+    names = [name for name in stream.ignored if _is_header_safe(name)][:_HEADER_NAMES]
+    headers = {"x-clinvk-backend": stream.backend}
+    return {**headers, "x-clinvk-ignored": ", ".join(names)} if names else headers
+
+
+def _is_header_safe(name: str) -> bool:
+    return len(name) <= 64 and name.isascii() and name.replace("_", "").replace("-", "").isalnum()

@@ -1,0 +1,88 @@
+"""The server from its first listening socket to its last child."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import anyio
+from aiohttp import web
+
+from clinvk.config import ServerConfig
+from clinvk.server import handlers
+from clinvk.server.app import OPENAI_PREFIX
+from clinvk.service import Service
+
+CLOSE_TIMEOUT_S = 5.0  # for handlers to send their last frames after their turns were stopped
+
+
+class ListenError(Exception):
+    """The address cannot be listened on; the text says what to do."""
+
+
+async def serve(
+    app: web.Application,
+    server: ServerConfig,
+    ready: Callable[[str, Service], Coroutine[Any, Any, None]],
+) -> None:
+    """Listen, call `ready` with the API's address, and serve until SIGINT or SIGTERM.
+
+    After a signal running turns may finish for `grace_s`; a second signal ends them at once.
+
+    Raises:
+        ListenError: if the address cannot be listened on.
+    """
+    runner = web.AppRunner(
+        app, handler_cancellation=True, access_log=None, shutdown_timeout=CLOSE_TIMEOUT_S
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, server.host, server.port)
+        try:
+            await site.start()
+        except OSError as exc:
+            raise ListenError(
+                f"cannot listen on {server.host}:{server.port}: {exc.strerror or exc}; "
+                f"choose another with --host and --port (0 picks a free port)"
+            ) from exc
+        service = app[handlers.SERVICE]
+        with _signals() as signals:
+            host, port = runner.addresses[0][:2]
+            address = f"http://{_bracketed(host)}:{port}{OPENAI_PREFIX}"
+            announced = asyncio.create_task(ready(address, service))
+            await signals.get()
+            announced.cancel()
+            await site.stop()
+            await _drain(service, server.grace_s, signals)
+    finally:
+        await runner.cleanup()
+
+
+async def _drain(service: Service, grace_s: float, signals: "asyncio.Queue[int]") -> None:
+    async with anyio.create_task_group() as group:
+
+        async def second_signal() -> None:
+            await signals.get()
+            service.stop_turns()
+
+        group.start_soon(second_signal)
+        await service.drain(grace_s)
+        group.cancel_scope.cancel()
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator["asyncio.Queue[int]"]:
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[int] = asyncio.Queue()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, queue.put_nowait, number)
+    try:
+        yield queue
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,76 @@
+"""Around every handler: a request id, and every failure as an error body of the dialect."""
+
+import logging
+import math
+import uuid
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from clinvk.errors import (
+    BadRequestError,
+    ClinvkError,
+    InternalError,
+    MethodNotAllowedError,
+    NotFoundError,
+    TooLargeError,
+)
+from clinvk.wire.openai_chat import error_body
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+REQUEST_ID = web.RequestKey("clinvk.request_id", str)
+
+_log = logging.getLogger(__name__)
+
+
+async def add_request_id(request: web.Request, response: web.StreamResponse) -> None:
+    """Put the request's id on every reply, streamed ones too; an `on_response_prepare` hook."""
+    response.headers["x-request-id"] = request_id(request)
+
+
+def request_id(request: web.Request) -> str:
+    """Return the id of a request, made at the first look."""
+    if REQUEST_ID not in request:
+        request[REQUEST_ID] = f"req_{uuid.uuid4().hex}"
+    return request[REQUEST_ID]
+
+
+@web.middleware
+async def errors_as_bodies(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer every failure with a JSON error of the OpenAI shape, never a text or a traceback."""
+    try:
+        return await handler(request)
+    except ClinvkError as exc:
+        return error_response(exc)
+    except web.HTTPException as exc:
+        if exc.status < 400:
+            raise
+        return error_response(_translate(request, exc), allow=exc.headers.get("Allow"))
+    except Exception:  # noqa: BLE001 - logged with its traceback
+        _log.exception("request %s failed by a bug", request_id(request))
+        return error_response(InternalError("clinvk failed on this request; its log says why"))
+
+
+def error_response(exc: ClinvkError, *, allow: str | None = None) -> web.Response:
+    """Return the reply for an error, with what tells an SDK whether and when to retry."""
+    response = web.json_response(error_body(exc), status=exc.status)
+    if exc.retry_after_s is not None:
+        response.headers["Retry-After"] = str(max(1, math.ceil(exc.retry_after_s)))
+    # SDKs retry 409, 429 and 5xx twice: each time the whole CLI would run again in vain.
+    response.headers["x-should-retry"] = "true" if exc.retryable else "false"
+    if allow is not None:
+        response.headers["Allow"] = allow
+    return response
+
+
+def _translate(request: web.Request, exc: web.HTTPException) -> ClinvkError:
+    where = f"{request.method} {request.path}"
+    if exc.status == 404:
+        return NotFoundError(f"there is no {where!r}; the API is at /openai/v1")
+    if exc.status == 405:
+        allowed = exc.headers.get("Allow", "")
+        return MethodNotAllowedError(f"{where!r} does not exist; {request.path} takes {allowed}")
+    if exc.status == 413:
+        return TooLargeError("the body is too large; raise server.max_body_mb to allow more")
+    return BadRequestError(exc.reason)

@@ -1,0 +1,90 @@
+"""JSON bodies in, checked models out; every fault becomes a 400 that names its field."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from clinvk.errors import BadRequestError, MissingFieldError
+
+M = TypeVar("M", bound=BaseModel)
+
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def load(body: bytes) -> dict[str, Any]:
+    """Parse a body that must be a JSON object of text that UTF-8 can carry.
+
+    Raises:
+        BadRequestError: if it is not.
+    """
+    try:
+        data = json.loads(body, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise BadRequestError("the body is nested too deeply") from None
+    except ValueError as exc:
+        raise BadRequestError(f"the body is not JSON: {exc}") from None
+    if not isinstance(data, dict):
+        raise BadRequestError("the body must be a JSON object")
+    if _SURROGATE_ESCAPE.search(body):
+        for path, text in _texts(data):
+            if not _is_utf8(text):
+                raise BadRequestError(
+                    "holds half of a surrogate pair, which no encoding can carry",
+                    param=dotted(path) or None,
+                )
+    return data
+
+
+def check(model: type[M], data: dict[str, Any], *, steps: frozenset[str] = frozenset()) -> M:
+    """Validate `data`; `steps` are the union tags that pydantic adds to an error's location.
+
+    Raises:
+        BadRequestError: for the first fault, with the path of the field.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as exc:
+        error = exc.errors(include_url=False, include_input=False)[0]
+        param = dotted(tuple(step for step in error["loc"] if step not in steps))
+        if error["type"] == "missing":
+            raise MissingFieldError(f"{param!r} is required", param=param) from None
+        message = error["msg"].removeprefix("Value error, ")
+        message = message[:1].lower() + message[1:]
+        raise BadRequestError(f"{param!r} is not valid: {message}", param=param) from None
+
+
+def dotted(path: tuple[str | int, ...]) -> str:
+    """Return a path as clients write it: `messages[0].content`."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _texts(
+    value: object, path: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield path, key
+            yield from _texts(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _texts(item, (*path, index))

@@ -1,0 +1,307 @@
+"""The OpenAI Chat Completions dialect: `POST /chat/completions`, streamed and not.
+
+Owns the turn made of a request, the chunks and the body; knows no backend. `ToolActivity` has
+no place in this dialect and is left out: as `tool_calls` it would make clients run what has
+already run.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, assert_never
+
+from clinvk.errors import BadRequestError, ClinvkError, UnsupportedError
+from clinvk.events import (
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    ToolActivity,
+    ToolCall,
+    Usage,
+)
+from clinvk.turn import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Limits,
+    Message,
+    Part,
+    PriorCall,
+    Role,
+    TextPart,
+    ToolSpec,
+    Turn,
+)
+from clinvk.wire import sse
+from clinvk.wire.base import Frame, Parsed
+from clinvk.wire.body import check, load
+from clinvk.wire.openai_chat_types import (
+    IGNORED,
+    UNION_STEPS,
+    AudioPartIn,
+    ChatRequest,
+    FilePartIn,
+    ImagePartIn,
+    MessageIn,
+    PartIn,
+    RefusalPartIn,
+    TextPartIn,
+)
+
+
+class OpenAIChat:
+    """The dialect of `POST /chat/completions`."""
+
+    def parse(self, body: bytes) -> Parsed:
+        """Check a request body; see `clinvk.wire.base.Dialect`."""
+        request = check(ChatRequest, load(body), steps=UNION_STEPS)
+        turn = _turn(request)
+        options = request.stream_options
+        encoder = ChatEncoder(turn.model, include_usage=bool(options and options.include_usage))
+        return Parsed(turn, bool(request.stream), encoder)
+
+    def error(self, exc: ClinvkError) -> dict[str, Any]:
+        """Return the error body; all four keys are always there, as the OpenAPI requires."""
+        return error_body(exc)
+
+
+def error_body(exc: ClinvkError) -> dict[str, Any]:
+    """Return an error as every OpenAI endpoint reports it."""
+    return {
+        "error": {
+            "message": exc.message,
+            "type": exc.type,
+            "param": exc.param,
+            "code": exc.code,
+        }
+    }
+
+
+def _turn(request: ChatRequest) -> Turn:
+    if request.response_format is not None and request.response_format.type != "text":
+        raise UnsupportedError(
+            f"response_format {request.response_format.type!r} is not supported yet; "
+            f"ask for JSON in the prompt",
+            param="response_format",
+        )
+    functions = [tool.function for tool in request.tools or ()] + list(request.functions or ())
+    unknown = sorted((request.model_extra or {}).items())
+    ignored = [name for name in IGNORED if getattr(request, name) is not None]
+    ignored += [name for name, value in unknown if value is not None]
+    stop = request.stop
+    return Turn(
+        model=request.model,
+        messages=tuple(_message(m, f"messages[{i}]") for i, m in enumerate(request.messages)),
+        tools=tuple(ToolSpec(f.name, f.description, f.parameters) for f in functions),
+        limits=Limits(
+            max_tokens=request.max_completion_tokens or request.max_tokens,
+            stop=() if stop is None else (stop,) if isinstance(stop, str) else tuple(stop),
+        ),
+        effort=request.reasoning_effort,
+        choices=request.n or 1,
+        ignored=tuple(ignored),
+    )
+
+
+def _message(message: MessageIn, path: str) -> Message:
+    calls = [
+        PriorCall(c.id, c.function.name, c.function.arguments) for c in message.tool_calls or ()
+    ]
+    if (legacy := message.function_call) is not None:
+        calls.append(PriorCall(legacy.name, legacy.name, legacy.arguments))
+    call_id = message.tool_call_id
+    role = Role.TOOL if message.role == "function" else Role(message.role)
+    if message.role == "function":
+        call_id = message.name
+    if role is Role.TOOL and not call_id:
+        needed = "name" if message.role == "function" else "tool_call_id"
+        raise BadRequestError(
+            f"a {message.role} message must name the call it answers", param=f"{path}.{needed}"
+        )
+    if isinstance(message.content, str):
+        parts: tuple[Part, ...] = (TextPart(message.content),)
+    else:
+        parts = tuple(_part(part) for part in message.content or ())
+    return Message(role, parts, tuple(calls), call_id, message.name)
+
+
+def _part(part: PartIn) -> Part:
+    match part:
+        case TextPartIn():
+            return TextPart(part.text)
+        case RefusalPartIn():
+            return TextPart(part.refusal)
+        case ImagePartIn():
+            return ImagePart(url=part.image_url.url)
+        case AudioPartIn():
+            return AudioPart(part.input_audio.format, part.input_audio.data)
+        case FilePartIn():
+            return FilePart(part.file.filename, None, part.file.file_data, part.file.file_id)
+        case _:
+            assert_never(part)
+
+
+@dataclass(slots=True)
+class _Choice:
+    """What one choice has said so far."""
+
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+    reason: FinishReason | None = None
+    begun: bool = False
+
+
+class ChatEncoder:
+    """Chunks and body of one chat completion."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        include_usage: bool = False,
+        new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._model = model
+        self._include_usage = include_usage
+        self._id = f"chatcmpl-{new_id()}"
+        self._created = int(now())
+        self._choices: dict[int, _Choice] = {}
+        self._usages: list[Usage] = []
+        head = self._head("chat.completion.chunk")
+        # Written once: only the choice changes from chunk to chunk.
+        self._prefix = _dumps(head)[:-1] + ',"choices":[{"index":'
+        self._suffix = '}],"usage":null}' if include_usage else "}]}"
+
+    @property
+    def usage_estimated(self) -> bool:
+        """Whether any of the counts is clinvk's own."""
+        return any(usage.estimated for usage in self._usages)
+
+    def feed(self, event: Event, choice: int = 0) -> list[Frame]:
+        """Take an event; see `clinvk.wire.base.Encoder`."""
+        state = self._choices.setdefault(choice, _Choice())
+        match event:
+            case TextDelta(text=text):
+                state.text.append(text)
+                return self._delta(choice, state, {"content": text})
+            case ReasoningDelta(text=text):
+                state.reasoning.append(text)
+                return self._delta(choice, state, {"reasoning_content": text})
+            case ToolCall():
+                state.calls.append(event)
+                call = {"index": len(state.calls) - 1, **_call_body(event)}
+                return self._delta(choice, state, {"tool_calls": [call]})
+            case Usage():
+                self._usages.append(event)
+                return []
+            case Finished(reason=reason):
+                state.reason = reason
+                return [*self._begin(choice, state), self._chunk(choice, {}, reason)]
+            case Failed(error=error):
+                return [Frame(_dumps(error_body(error)))]
+            case Started() | ToolActivity():
+                return []
+            case _:
+                assert_never(event)
+
+    def end(self) -> list[Frame]:
+        """Return the usage chunk, if it was asked for and every choice finished, and the mark."""
+        finished = self._choices and all(c.reason for c in self._choices.values())
+        if not (self._include_usage and finished):
+            return [sse.DONE]
+        chunk = {**self._head("chat.completion.chunk"), "choices": [], **self._usage()}
+        return [Frame(_dumps(chunk)), sse.DONE]
+
+    def result(self) -> dict[str, Any]:
+        """Return the `chat.completion` object."""
+        return {
+            **self._head("chat.completion"),
+            "choices": [
+                {
+                    "index": index,
+                    "message": _message_body(state),
+                    "logprobs": None,
+                    "finish_reason": state.reason,
+                }
+                for index, state in sorted(self._choices.items())
+            ],
+            **self._usage(),
+        }
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
+
+    def _begin(self, index: int, state: _Choice) -> list[Frame]:
+        if state.begun:
+            return []
+        state.begun = True
+        return [self._chunk(index, {"role": "assistant", "content": ""})]
+
+    def _delta(self, index: int, state: _Choice, delta: dict[str, Any]) -> list[Frame]:
+        if state.begun:
+            return [self._chunk(index, delta)]
+        return [*self._begin(index, state), self._chunk(index, delta)]
+
+    def _chunk(
+        self, index: int, delta: dict[str, Any], reason: FinishReason | None = None
+    ) -> Frame:
+        finish = f'"{reason.value}"' if reason else "null"
+        return Frame(
+            f'{self._prefix}{index},"delta":{_dumps(delta)},"logprobs":null,'
+            f'"finish_reason":{finish}{self._suffix}'
+        )
+
+    def _usage(self) -> dict[str, Any]:
+        prompt = sum(usage.input_tokens for usage in self._usages)
+        completion = sum(usage.output_tokens for usage in self._usages)
+        body: dict[str, Any] = {
+            "usage": {
+                "prompt_tokens": prompt,
+                "completion_tokens": completion,
+                "total_tokens": prompt + completion,
+                "prompt_tokens_details": {
+                    "cached_tokens": sum(usage.cached_tokens for usage in self._usages)
+                },
+                "completion_tokens_details": {
+                    "reasoning_tokens": sum(usage.reasoning_tokens for usage in self._usages)
+                },
+            }
+        }
+        if self.usage_estimated:
+            body["clinvk"] = {"usage": "estimated"}
+        return body
+
+
+def _message_body(state: _Choice) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "role": "assistant",
+        "content": "".join(state.text) if state.text or not state.calls else None,
+        "refusal": None,
+        "annotations": [],
+    }
+    if state.reasoning:
+        body["reasoning_content"] = "".join(state.reasoning)
+    if state.calls:
+        body["tool_calls"] = [_call_body(call) for call in state.calls]
+    return body
+
+
+def _call_body(call: ToolCall) -> dict[str, Any]:
+    return {
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": call.arguments},
+    }
+
+
+def _dumps(value: object) -> str:
+    # ASCII only: U+2028 and its like split lines in clients that use str.splitlines.
+    return json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,19 @@
+"""Server-sent events as bytes (WHATWG HTML, section 9.2)."""
+
+from collections.abc import Iterable
+
+from clinvk.wire.base import Frame
+
+# A comment: every client ignores it, while any data that is not JSON breaks them.
+KEEP_ALIVE = b": keep-alive\n\n"
+DONE = Frame("[DONE]")
+
+
+def encode(frames: Iterable[Frame]) -> bytes:
+    """Return the frames as they go on the wire; their data must not hold newlines."""
+    return "".join(
+        f"event: {frame.event}\ndata: {frame.data}\n\n"
+        if frame.event
+        else f"data: {frame.data}\n\n"
+        for frame in frames
+    ).encode()
