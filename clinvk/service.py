@@ -274,6 +274,8 @@ class _Pump:
 
     async def _carry(self, events: AsyncIterator[Event], config: BackendConfig) -> str:
         limit = LimitFilter(self._turn.limits)
+        if self._turn.limits.max_tokens is not None:
+            await tokens.ready()
         while True:
             event = await self._next(events, config.silence_s)
             if event is None:
@@ -281,7 +283,7 @@ class _Pump:
                     f"backend {self._target.backend.name!r} ended its answer without a result"
                 )
             for passed in limit.feed(event):
-                if isinstance(passed, Finished) and (usage := self._account.missing()):
+                if isinstance(passed, Finished) and (usage := await self._account.missing()):
                     await self._send.send((self._choice, usage))
                 self._account.note(passed)
                 await self._send.send((self._choice, passed))
@@ -330,10 +332,11 @@ class _Account:
             case _:
                 pass
 
-    def missing(self) -> Usage | None:
+    async def missing(self) -> Usage | None:
         """Return an estimate, or None if the CLI's own count was passed on."""
         if self._reported:
             return None
+        await tokens.ready()
         reasoning = tokens.count("".join(self._reasoning))
         return Usage(
             input_tokens=sum(tokens.count(message.text) for message in self._turn.messages),

@@ -1,16 +1,26 @@
 """Token estimates by a real BPE (o200k), used only where a CLI reports no count.
 
-The tables load at the first use: they take a quarter of a second.
+The tables take most of a second and over a hundred megabytes, so they load at the first use:
+`await ready()` first where an event loop must not stand still meanwhile.
 """
 
-from functools import lru_cache
+from functools import cache
+from typing import Any
 
-from bpe_openai import Encoding, get_encoding
+import anyio.to_thread
 
 
-@lru_cache(maxsize=1)
-def _encoding() -> Encoding:
+@cache
+def _encoding() -> Any:  # noqa: ANN401 - the library is typed only inside
+    from bpe_openai import get_encoding  # noqa: PLC0415 - see above
+
     return get_encoding("o200k_base")
+
+
+async def ready() -> None:
+    """Load the tables in a thread, if that has not been done."""
+    if not _encoding.cache_info().currsize:
+        await anyio.to_thread.run_sync(_encoding)
 
 
 def count(text: str) -> int:
@@ -23,5 +33,5 @@ def cut(text: str, tokens: int) -> str:
     encoded = _encoding().encode_ordinary(text)
     if len(encoded) <= tokens:
         return text
-    cut_off: bytes = _encoding().decode_bytes(encoded[:tokens])
-    return cut_off.decode("utf-8", "ignore")
+    kept: bytes = _encoding().decode_bytes(encoded[:tokens])
+    return kept.decode("utf-8", "ignore")

@@ -6,10 +6,9 @@ from contextlib import asynccontextmanager
 
 import anyio.lowlevel
 
-from clinvk import tokens
 from clinvk.backends.base import Health, State
 from clinvk.config import EchoConfig
-from clinvk.events import Event, Finished, FinishReason, Started, TextDelta, Usage
+from clinvk.events import Event, Finished, FinishReason, Started, TextDelta
 from clinvk.turn import Role, Turn, require_text_only
 
 _WORD = re.compile(r"\s*\S+|\s+")
@@ -54,5 +53,4 @@ async def _events(turn: Turn, model: str | None) -> AsyncIterator[Event]:
     for word in _WORD.findall(answer):
         await anyio.lowlevel.checkpoint()
         yield TextDelta(word)
-    yield Usage(sum(tokens.count(text) for text in said), tokens.count(answer), estimated=True)
     yield Finished(FinishReason.STOP)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -22,19 +22,18 @@ def load(body: bytes) -> dict[str, Any]:
     """
     try:
         data = json.loads(body, parse_constant=_refuse_constant)
+        halved = _halved(data) if _SURROGATE_ESCAPE.search(body) else None
     except RecursionError:
         raise BadRequestError("the body is nested too deeply") from None
     except ValueError as exc:
         raise BadRequestError(f"the body is not JSON: {exc}") from None
     if not isinstance(data, dict):
         raise BadRequestError("the body must be a JSON object")
-    if _SURROGATE_ESCAPE.search(body):
-        for path, text in _texts(data):
-            if not _is_utf8(text):
-                raise BadRequestError(
-                    "holds half of a surrogate pair, which no encoding can carry",
-                    param=dotted(path) or None,
-                )
+    if halved is not None:
+        raise BadRequestError(
+            f"{halved!r} holds half of a surrogate pair, which no encoding can carry",
+            param=halved or None,
+        )
     return data
 
 
@@ -68,23 +67,23 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
+def _halved(value: object, path: tuple[str | int, ...] = ()) -> str | None:
+    """The path of the first text that UTF-8 cannot carry."""
+    if isinstance(value, str):
+        return None if _is_utf8(value) else dotted(path)
+    items: Iterable[tuple[str | int, object]] = ()
+    if isinstance(value, dict):
+        if not all(_is_utf8(key) for key in value):
+            return dotted(path)
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    return next((p for key, item in items if (p := _halved(item, (*path, key))) is not None), None)
+
+
 def _is_utf8(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _texts(
-    value: object, path: tuple[str | int, ...] = ()
-) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield path, key
-            yield from _texts(item, (*path, key))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _texts(item, (*path, index))

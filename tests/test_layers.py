@@ -1,0 +1,98 @@
+"""Who may import whom; the rooms of the house have doors in one direction only."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "clinvk"
+
+CORE = {"events", "turn", "errors"}
+TOOLS = {"transcript", "tokens", "config", "limits", "gate", "procs", "wire"}
+MAY_IMPORT = {
+    "errors": set(),
+    "turn": {"errors"},
+    "events": {"errors"},
+    "transcript": CORE,
+    "tokens": CORE,
+    "config": CORE,
+    "gate": CORE,
+    "limits": CORE | {"tokens"},
+    "procs": CORE | {"procs"},
+    "wire": CORE | {"wire"},
+    "backends": CORE | {"transcript", "tokens", "config", "procs", "backends"},
+    "registry": CORE | {"config", "procs", "backends"},
+    "service": CORE | TOOLS - {"wire"} | {"backends", "registry"},
+    "server": CORE | TOOLS | {"backends", "registry", "service", "server"},
+    "cli": CORE | TOOLS | {"backends", "registry", "service", "server", "cli"},
+    "__init__": set(),
+    "__main__": {"cli"},
+}
+THIRD_PARTY = {
+    "aiohttp": {"server"},
+    "click": {"cli"},
+    "rich": {"cli"},
+    "subprocess": {"procs"},
+    "pydantic": {"config", "wire", "backends"},
+    "bpe_openai": {"tokens"},
+    "yaml": {"config", "cli"},
+    "platformdirs": {"config", "backends"},
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Every module a file imports, wherever in the file; `from clinvk import x` gives clinvk.x."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            module = node.module or ""
+            names |= {f"{module}.{a.name}" for a in node.names} if module == "clinvk" else {module}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    allowed = MAY_IMPORT[room(path)]
+    for name in imports(path):
+        if name.startswith("clinvk."):
+            target = name.split(".")[1]
+            assert target in allowed or target == "__version__", f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_libraries_stay_in_their_rooms(path: Path) -> None:
+    for name in imports(path):
+        rooms = THIRD_PARTY.get(name.split(".")[0])
+        assert rooms is None or room(path) in rooms, f"{path} imports {name}"
+
+
+def test_only_one_file_spawns() -> None:
+    spawning = {"open_process", "create_subprocess_exec", "create_subprocess_shell", "Popen"}
+    spawning |= {"run_process", "system", "spawnv", "posix_spawn", "execv", "fork"}
+    found = {
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute | ast.Name)
+        and (node.attr if isinstance(node, ast.Attribute) else node.id) in spawning
+    }
+    assert found == {"procs/process.py"}
+
+
+def test_no_file_is_over_400_lines() -> None:
+    long = [
+        str(path.relative_to(ROOT))
+        for folder in ("clinvk", "tests", "examples", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+        if "node_modules" not in path.parts and len(path.read_text().splitlines()) > 400
+    ]
+    assert long == []

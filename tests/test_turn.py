@@ -1,0 +1,32 @@
+import pytest
+
+from clinvk.errors import UnsupportedError
+from clinvk.turn import ImagePart, Message, Role, TextPart, ToolSpec, Turn, require_text_only
+
+
+def test_instructions_are_all_system_and_developer_texts_in_order() -> None:
+    turn = Turn(
+        "m",
+        (
+            Message(Role.SYSTEM, (TextPart("one"), TextPart(" more"))),
+            Message(Role.USER, (TextPart("hi"),)),
+            Message(Role.DEVELOPER, (TextPart("two"),)),
+        ),
+    )
+    assert turn.instructions == "one more\n\ntwo"
+    assert [m.text for m in turn.conversation] == ["hi"]
+
+
+def test_a_part_that_is_not_text_is_refused_by_its_path() -> None:
+    turn = Turn("m", (Message(Role.USER, (TextPart("a"), ImagePart(url="http://x/y.png"))),))
+    with pytest.raises(UnsupportedError) as caught:
+        require_text_only(turn, "b")
+    assert caught.value.param == "messages[0].content[1]"
+    assert "image" in caught.value.message
+
+
+def test_tools_are_refused_by_name() -> None:
+    turn = Turn("m", (Message(Role.USER, (TextPart("a"),)),), tools=(ToolSpec("f"),))
+    with pytest.raises(UnsupportedError) as caught:
+        require_text_only(turn, "b")
+    assert caught.value.param == "tools"
