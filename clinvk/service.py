@@ -79,6 +79,7 @@ class Stream:
             choice, event = await self._receive.receive()
         except anyio.EndOfStream:
             if not self._open:
+                self._receive.close()
                 raise StopAsyncIteration from None
             # Only a pump that was cancelled leaves without a word.
             choice, event = self._open.pop(), Failed(ShuttingDownError("the server is stopping"))

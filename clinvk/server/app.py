@@ -1,6 +1,6 @@
 """The application: routes, typed keys, and the service's life inside the server's."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
 
@@ -11,11 +11,21 @@ from clinvk.server import handlers, middleware
 from clinvk.service import Service
 from clinvk.wire.openai_chat import OpenAIChat
 
+Build = Callable[[Config, Supervisor], registry.Registry]
+
 OPENAI_PREFIX = "/openai/v1"
 
 
-def create_app(config: Config, *, warm: bool = False) -> web.Application:
-    """Return the server of a configuration; `warm` starts what it can before the first turn."""
+def create_app(
+    config: Config, *, warm: bool = False, build: Build = registry.build
+) -> web.Application:
+    """Return the server of a configuration.
+
+    Args:
+        config: what backends.yaml says.
+        warm: start what backends can start before their first turn.
+        build: makes the backends; tests give their own.
+    """
     app = web.Application(
         client_max_size=int(config.server.max_body_mb * 1024 * 1024),
         middlewares=[middleware.errors_as_bodies],
@@ -29,7 +39,7 @@ def create_app(config: Config, *, warm: bool = False) -> web.Application:
 
     async def service_life(app: web.Application) -> AsyncIterator[None]:
         async with Supervisor() as supervisor:
-            service = Service(config, registry.build(config, supervisor), supervisor)
+            service = Service(config, build(config, supervisor), supervisor)
             app[handlers.SERVICE] = service
             if warm:
                 supervisor.start(service.warm)

@@ -1,0 +1,92 @@
+"""A backend that plays a script, for tests of everything above backends."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import anyio
+
+from clinvk.backends.base import Health, State
+from clinvk.config import Config, EchoConfig
+from clinvk.errors import ClinvkError
+from clinvk.events import Event, Finished, FinishReason, Started, TextDelta, Usage
+from clinvk.procs.supervisor import Supervisor
+from clinvk.registry import Registry
+from clinvk.turn import Turn
+
+ANSWER: tuple[Event, ...] = (
+    Started("m"),
+    TextDelta("Hello"),
+    TextDelta(" world"),
+    Usage(5, 2, cached_tokens=3),
+    Finished(FinishReason.STOP),
+)
+
+
+class ScriptBackend:
+    """Plays `script`: an event is given, an exception raised, an anyio.Event awaited."""
+
+    kind = "script"
+    vendor = "tests"
+    installed = True
+
+    def __init__(self, name: str = "fake") -> None:
+        self.name = name
+        self.script: tuple[Event | anyio.Event | Exception, ...] = ANSWER
+        self.refusal: ClinvkError | None = None
+        self.ignores: tuple[str, ...] = ()
+        self.turns: list[tuple[Turn, str | None]] = []
+        self.running = 0
+        self.entered = anyio.Event()
+        self.left = anyio.Event()
+        self.found = Health(State.READY, "1.0")
+        self.warmed = 0
+        self.closed = False
+        self.looks = 0
+
+    def check(self, turn: Turn) -> tuple[str, ...]:
+        if self.refusal is not None:
+            raise self.refusal
+        return self.ignores
+
+    @asynccontextmanager
+    async def open(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
+        self.turns.append((turn, model))
+        self.running += 1
+        self.entered.set()
+        try:
+            yield self._play()
+        finally:
+            self.running -= 1
+            self.left.set()
+
+    async def _play(self) -> AsyncIterator[Event]:
+        for step in self.script:
+            if isinstance(step, anyio.Event):
+                await step.wait()
+            elif isinstance(step, Exception):
+                raise step
+            else:
+                yield step
+
+    async def health(self) -> Health:
+        self.looks += 1
+        return self.found
+
+    async def warm(self) -> None:
+        self.warmed += 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def script_config(**limits: float) -> Config:
+    """A configuration with one backend, `fake`, and these limits."""
+    return Config(
+        backends={"fake": EchoConfig.model_validate({"kind": "echo", **limits})},
+        aliases={"alias-*": "fake/{model}", "short": "fake"},
+    )
+
+
+def builder(backend: ScriptBackend) -> Callable[[Config, Supervisor], Registry]:
+    """What `create_app` calls to make its backends."""
+    return lambda config, _: Registry(config, {backend.name: backend})
