@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import asdict
-from typing import Any
 
 import anyio
 from aiohttp import web
@@ -10,16 +9,15 @@ from aiohttp import web
 from clinvk import __version__
 from clinvk.errors import ModelNotFoundError
 from clinvk.events import Failed
-from clinvk.registry import ModelRow
 from clinvk.server.middleware import request_id
 from clinvk.service import Service, Stream
 from clinvk.wire import sse
 from clinvk.wire.base import Dialect, Frame, Parsed
+from clinvk.wire.openai_models import list_body, model_body
 
 SERVICE = web.AppKey("clinvk.service", Service)
 KEEPALIVE_S = web.AppKey("clinvk.keepalive_s", float)
 
-MODELS_CREATED = 1_735_689_600  # 2025-01-01: a CLI's models have no date of their own
 _HEADER_NAMES = 40  # of ignored fields that a header may list
 
 _log = logging.getLogger(__name__)
@@ -111,7 +109,7 @@ class _Streamed:
 async def list_models(request: web.Request) -> web.Response:
     """Answer `GET /models`."""
     rows = request.app[SERVICE].registry.rows()
-    return web.json_response({"object": "list", "data": [_model_body(row) for row in rows]})
+    return web.json_response(list_body((row.id, row.owned_by) for row in rows))
 
 
 async def get_model(request: web.Request) -> web.Response:
@@ -121,7 +119,7 @@ async def get_model(request: web.Request) -> web.Response:
     target = registry.resolve(asked)
     if not target.backend.installed:
         raise ModelNotFoundError(f"the CLI of {asked!r} is not installed", param="model")
-    return web.json_response(_model_body(ModelRow(asked, target.backend.vendor)))
+    return web.json_response(model_body(asked, target.backend.vendor))
 
 
 async def health(request: web.Request) -> web.Response:
@@ -134,15 +132,6 @@ async def health(request: web.Request) -> web.Response:
             "backends": {name: asdict(found) for name, found in backends.items()},
         }
     )
-
-
-def _model_body(row: ModelRow) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "object": "model",
-        "created": MODELS_CREATED,
-        "owned_by": row.owned_by,
-    }
 
 
 def _headers(stream: Stream) -> dict[str, str]:
