@@ -1,0 +1,47 @@
+# make serve   set everything up and serve the CLIs you have at 127.0.0.1:8080
+# make test    set everything up and run every test, those with the real CLIs too
+# make check   format, lint and types
+
+PYTHON ?= python3
+BIN := .venv/bin
+REAL := tests/real/node_modules
+ARGS ?=
+
+.PHONY: serve test check format clean
+
+serve: .venv/.installed
+	$(BIN)/clinvk serve $(ARGS)
+
+test: .venv/.dev $(REAL)/.installed
+	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+check: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv $(REAL) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "clinvk needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+.venv/.dev: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ .venv/.installed
+
+# Install scripts stay off; Claude Code's own puts its binary in place and is run by name.
+$(REAL)/.installed: tests/real/package.json tests/real/package-lock.json
+	cd tests/real && npm ci --ignore-scripts --no-audit --no-fund
+	cd tests/real && node node_modules/@anthropic-ai/claude-code/install.cjs
+	@touch $@
