@@ -177,15 +177,24 @@ class Service:
         for backend in self.registry.backends.values():
             backend.close()
 
-    async def health(self, max_age_s: float = HEALTH_MAX_AGE_S) -> dict[str, Health]:
-        """Return the state of each backend, looked at no longer than `max_age_s` ago."""
-        async with self._health_lock:
-            if time.monotonic() - self._health_at > max_age_s:
-                async with anyio.create_task_group() as group:
-                    for name in self.registry.backends:
-                        group.start_soon(self._look_at, name)
-                self._health_at = time.monotonic()
+    async def health(self, *, fresh: bool = False) -> dict[str, Health]:
+        """Return the state of each backend; starts no turn.
+
+        What was seen last is returned at once and looked at anew behind the scenes when it is
+        older than `HEALTH_MAX_AGE_S`; only the first look, or a `fresh` one, is waited for.
+        """
+        if fresh or not self._health:
+            await self._look()
+        elif time.monotonic() - self._health_at > HEALTH_MAX_AGE_S:
+            self._health_at = time.monotonic()
+            self._supervisor.start(self._look)
         return {name: self._health[name] for name in self.registry.backends}
+
+    async def _look(self) -> None:
+        async with self._health_lock, anyio.create_task_group() as group:
+            for name in self.registry.backends:
+                group.start_soon(self._look_at, name)
+        self._health_at = time.monotonic()
 
     async def _look_at(self, name: str) -> None:
         found = Health(State.FAILING, reason="it did not answer in time", fix="clinvk doctor")

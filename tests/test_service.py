@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 
+from clinvk.backends.base import Health, State
 from clinvk.errors import (
     BusyError,
     CliProtocolError,
@@ -274,15 +275,18 @@ async def test_what_still_runs_after_the_grace_hears_why(
     assert isinstance(end.error, ShuttingDownError)
 
 
-async def test_health_is_remembered_for_a_while(
-    backend: ScriptBackend, supervisor: Supervisor
+async def test_health_is_remembered_and_renewed_behind_the_scenes(
+    backend: ScriptBackend, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = make(backend, supervisor)
-    assert await service.health() == {"fake": backend.found}
+    first = backend.found
+    assert await service.health() == {"fake": first}
     await service.health()
     assert backend.looks == 1
-    await service.health(max_age_s=-1)
-    assert backend.looks == 2
+    backend.found = Health(State.NOT_LOGGED_IN)
+    monkeypatch.setattr("clinvk.service.HEALTH_MAX_AGE_S", -1.0)
+    assert await service.health() == {"fake": first}
+    assert await service.health(fresh=True) == {"fake": backend.found}
 
 
 async def test_a_slow_reader_slows_its_own_turn_alone(
