@@ -4,10 +4,15 @@ Nothing heavy is imported here, so that `--help` and `--version` answer at once.
 """
 
 import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from clinvk import __version__
+
+EXIT_INTERRUPTED = 130
 
 # name -> (module and attribute, the line in `clinvk --help`)
 COMMANDS = {
@@ -20,7 +25,10 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called."""
+    """A group whose commands are imported when they are called.
+
+    It also gives every failure one form: `clinvk: message` on stderr, and an exit code.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Return the names in the order of the table."""
@@ -38,6 +46,42 @@ class LazyGroup(click.Group):
         """Write the list of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,  # noqa: ANN401 - click's signature
+    ) -> Any:  # noqa: ANN401
+        """Run a command line and exit, or return its result if `standalone_mode` is false."""
+        try:
+            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        except click.ClickException as exc:
+            if not standalone_mode:
+                raise
+            _report(exc)
+            code = exc.exit_code
+        except (click.Abort, KeyboardInterrupt):
+            if not standalone_mode:
+                raise
+            code = EXIT_INTERRUPTED
+        if not standalone_mode:
+            return code
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report(exc: click.ClickException) -> None:
+    message = exc.format_message()
+    context = exc.ctx if isinstance(exc, click.UsageError) else None
+    if context is None:
+        click.echo(f"clinvk: {message}", err=True)
+    elif message == context.get_help():
+        click.echo(message, err=True)  # a group was called without a subcommand
+    else:
+        message = message[:1].lower() + message[1:].rstrip(".")
+        click.echo(f"clinvk: {message}; see {context.command_path} --help", err=True)
 
 
 @click.group(

@@ -1,39 +1,70 @@
-"""How things look in a terminal, by rich: the answer on stdout, everything else on stderr."""
+"""How things look in a terminal, by rich: consoles and tables."""
 
+import io
+import sys
 from collections.abc import Mapping
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from clinvk.backends.base import Health, State
+from clinvk.cli.common import is_terminal, visible
 from clinvk.registry import Registry
 
+UNLIMITED_COLUMNS = 10_000  # what a program reads is not folded
+
 STATES = {
-    State.READY: "[green]ready[/]",
-    State.MISSING: "[yellow]not installed[/]",
-    State.NOT_LOGGED_IN: "[yellow]not logged in[/]",
-    State.FAILING: "[red]failing[/]",
+    State.READY: Text("ready", "green"),
+    State.MISSING: Text("not installed", "yellow"),
+    State.NOT_LOGGED_IN: Text("not logged in", "yellow"),
+    State.FAILING: Text("failing", "red"),
 }
+
+
+def output_console() -> Console:
+    """Return a console on stdout."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that is not UTF-8 shows a question mark, rather than end the command.
+        sys.stdout.reconfigure(errors="replace")
+    width = None if is_terminal(sys.stdout) else UNLIMITED_COLUMNS
+    return Console(highlight=False, width=width)
 
 
 def error_console() -> Console:
     """Return a console on stderr."""
-    return Console(stderr=True, highlight=False)
+    width = None if is_terminal(sys.stderr) else UNLIMITED_COLUMNS
+    return Console(stderr=True, highlight=False, width=width)
+
+
+def plain_table(*headings: str) -> Table:
+    """Return a table without lines."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
+def version(found: Health) -> str:
+    """Return a backend's version, and whether it is not the one that clinvk's tests run."""
+    if found.version is None:
+        return ""
+    return f"{found.version} (untested)" if found.tested is False else found.version
+
+
+def advice(found: Health) -> str:
+    """Return what is wrong with a backend and the command that mends it."""
+    reason = found.reason or ("" if found.state is State.READY else "it cannot be used")
+    command = f"run: {found.fix}" if found.fix else ""
+    return "; ".join(part for part in (reason, command) if part)
 
 
 def health_table(registry: Registry, health: Mapping[str, Health]) -> Table:
     """Return what each backend offers, or what is wrong with it and how to mend it."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("backend", "state", "version", "models, or what to do"):
-        table.add_column(heading, overflow="fold")
+    table = plain_table("backend", "state", "version", "models, or what to do")
     ids = [row.id for row in registry.rows()]
     for name, found in health.items():
         models = ", ".join(i for i in ids if i == name or i.startswith(f"{name}/"))
-        advice = f"{found.reason or 'it cannot be used'}; run: {found.fix}"
-        table.add_row(
-            name,
-            STATES[found.state],
-            found.version or "",
-            models if found.state is State.READY else advice,
-        )
+        what = models if found.state is State.READY else visible(advice(found))
+        table.add_row(name, STATES[found.state], version(found), Text(what))
     return table

@@ -1,0 +1,146 @@
+"""What `clinvk doctor` does: look at each backend, and name the command that mends it."""
+
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import click
+from rich.text import Text
+
+from clinvk.backends.base import Health, State
+from clinvk.cli.common import (
+    EXIT_FAILED,
+    EXIT_SIGNAL,
+    as_json,
+    visible,
+)
+from clinvk.cli.interrupt import Interruption
+from clinvk.cli.local import local_service
+from clinvk.cli.render import (
+    STATES,
+    advice,
+    error_console,
+    output_console,
+    plain_table,
+    version,
+)
+from clinvk.cli.report import Report
+from clinvk.cli.settings import read_config
+from clinvk.config import Config
+from clinvk.errors import ClinvkError
+from clinvk.events import Failed
+from clinvk.service import Service
+from clinvk.turn import Message, Role, TextPart, Turn
+
+PROBE = "Reply with the single word: ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """How one tiny turn went; times in seconds."""
+
+    first_s: float | None = None
+    total_s: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found out about a backend."""
+
+    name: str
+    kind: str
+    health: Health
+    probe: Probe | None
+
+    @property
+    def works(self) -> bool:
+        """Whether it can be expected to answer."""
+        return self.health.state is State.READY and (self.probe is None or not self.probe.error)
+
+    def body(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        probe = None if self.probe is None else asdict(self.probe)
+        return {"kind": self.kind, **asdict(self.health), "probe": probe, "works": self.works}
+
+
+def check_up(config_file: Path | None, *, probe: bool, want_json: bool) -> int:
+    """Examine every backend, print the findings, and return the exit code."""
+    findings = anyio.run(_examine, read_config(config_file).config, probe)
+    if isinstance(findings, int):
+        return findings
+    if want_json:
+        click.echo(as_json({finding.name: finding.body() for finding in findings}))
+    else:
+        _print(findings, probed=probe)
+    works = any(finding.works for finding in findings if finding.kind != "echo")
+    return 0 if works else EXIT_FAILED
+
+
+async def _examine(config: Config, probe: bool) -> list[Finding] | int:
+    with Interruption() as interruption:
+        async with local_service(config) as service:
+            with interruption.scope:
+                return await _findings(service, probe=probe)
+    return EXIT_SIGNAL + interruption.number
+
+
+async def _findings(service: Service, *, probe: bool) -> list[Finding]:
+    backends = service.registry.backends
+    with _progress(f"checking {', '.join(backends)}"):
+        health = await service.health()
+    probes: dict[str, Probe] = {}
+    ready = [name for name, found in health.items() if found.state is State.READY]
+    if probe and ready:
+        with _progress(f"asking {', '.join(ready)} for one word"):
+            async with anyio.create_task_group() as group:
+                for name in ready:
+                    group.start_soon(_probe, service, name, probes)
+    return [
+        Finding(name, backends[name].kind, found, probes.get(name))
+        for name, found in health.items()
+    ]
+
+
+async def _probe(service: Service, name: str, probes: dict[str, Probe]) -> None:
+    report = Report(name)
+    try:
+        stream = service.start(Turn(name, (Message(Role.USER, (TextPart(PROBE),)),)))
+        try:
+            async for _, event in stream:
+                if isinstance(event, Failed):
+                    raise event.error
+                report.note(event)
+        finally:
+            stream.close()
+    except ClinvkError as exc:
+        probes[name] = Probe(error=exc.message)
+    else:
+        probes[name] = Probe(report.first_s, report.total_s)
+
+
+def _progress(what: str) -> AbstractContextManager[object]:
+    return error_console().status(f"{what} …")
+
+
+def _print(findings: list[Finding], *, probed: bool) -> None:
+    table = plain_table("backend", "state", "version", *(["probe"] if probed else []), "what to do")
+    for finding in findings:
+        health, probe = finding.health, finding.probe
+        cells = [Text(finding.name), STATES[health.state], Text(version(health))]
+        if probed:
+            cells.append(_timing(probe))
+        failure = probe.error if probe and probe.error else ""
+        table.add_row(*cells, Text(visible(failure or advice(health))))
+    output_console().print(table)
+
+
+def _timing(probe: Probe | None) -> Text:
+    if probe is None:
+        return Text("")
+    if probe.error is not None or probe.total_s is None:
+        return Text("failed", "red")
+    first = "" if probe.first_s is None else f"first after {probe.first_s:.2f} s, "
+    return Text(f"{first}{probe.total_s:.2f} s")

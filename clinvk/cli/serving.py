@@ -1,0 +1,40 @@
+"""What `clinvk serve` does: the listening line on stdout, all else on stderr."""
+
+from pathlib import Path
+
+import anyio
+import click
+
+from clinvk.cli.common import CommandError
+from clinvk.cli.local import set_up_logging
+from clinvk.cli.render import error_console, health_table
+from clinvk.cli.settings import read_config, with_server
+from clinvk.server.app import create_app
+from clinvk.server.lifecycle import ListenError, serve
+from clinvk.service import Service
+
+
+def serve_until_signal(
+    config_file: Path | None, *, host: str | None, port: int | None, log_level: str
+) -> int:
+    """Serve and return the exit code.
+
+    Raises:
+        CommandError: if the address cannot be listened on.
+    """
+    loaded = read_config(config_file, look_here=True)
+    set_up_logging(log_level)
+    if loaded.path is not None:
+        # It names the programs that will be run, and may lie in the current folder.
+        click.echo(f"read {loaded.path.absolute()}", err=True)
+    config = with_server(loaded.config, host=host, port=port)
+    try:
+        anyio.run(serve, create_app(config, warm=True), config.server, _announce)
+    except ListenError as exc:
+        raise CommandError(str(exc)) from exc
+    return 0
+
+
+async def _announce(address: str, service: Service) -> None:
+    click.echo(f"clinvk is listening on {address}")
+    error_console().print(health_table(service.registry, await service.health()))
