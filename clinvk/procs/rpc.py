@@ -20,6 +20,7 @@ _log = logging.getLogger(__name__)
 
 OnNotification = Callable[[str, dict[str, Any]], None]
 OnRequest = Callable[[int | str, str, dict[str, Any]], Awaitable[None]]
+OnNoise = Callable[[bytes], None]
 
 
 class RpcError(Exception):
@@ -49,7 +50,8 @@ class RpcPeer:
     """Requests to and from one child.
 
     `on_notification` must not wait. `on_request` answers by `reply` or `refuse`; without it
-    every incoming request is refused as unknown.
+    every incoming request is refused as unknown. `on_noise` is told of each line that is not
+    JSON, which is skipped.
     """
 
     def __init__(
@@ -59,11 +61,13 @@ class RpcPeer:
         version: str | None,
         on_notification: OnNotification,
         on_request: OnRequest | None = None,
+        on_noise: OnNoise | None = None,
     ) -> None:
         self.process = process
         self._header: dict[str, str] = {} if version is None else {"jsonrpc": version}
         self._on_notification = on_notification
         self._on_request = on_request
+        self._on_noise = on_noise
         self._pending: dict[int, _Pending] = {}
         self._next_id = 0
         self._closed: RpcClosedError | None = None
@@ -140,6 +144,8 @@ class RpcPeer:
             message = json.loads(line)
         except (ValueError, RecursionError):
             _log.debug("skipped a line that is not JSON from pid %d", self.process.pid)
+            if self._on_noise is not None:
+                self._on_noise(line)
             return
         if not isinstance(message, dict):
             return

@@ -1,0 +1,296 @@
+"""The Agent Client Protocol, version 1, whatever agent speaks it: one process, many sessions.
+
+Owns the handshake, sessions, prompts and the parsing of updates; knows no agent by name. Only
+text is sent, no file access is offered, and every permission the agent asks for is refused.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from clinvk.errors import CliCrashedError, ClinvkError, CliProtocolError
+from clinvk.events import (
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    ToolActivity,
+)
+from clinvk.procs.process import Process
+from clinvk.procs.rpc import METHOD_NOT_FOUND, RpcClosedError, RpcError, RpcPeer
+from clinvk.procs.supervisor import Supervisor
+
+PROTOCOL_VERSION = 1
+START_S = 60.0
+CANCEL_S = 2.0  # an agent that is well confirms within milliseconds
+EXIT_S = 2.0  # from the end of stdout to the exit code
+
+_log = logging.getLogger(__name__)
+
+Message = dict[str, Any]
+
+
+class AcpParser:
+    """Turns what an agent says in one turn into events.
+
+    It is fed `session/update` notifications and, last, the reply to `session/prompt`: messages
+    as they stand on the wire, with `method` and `params`, or `result`, or `error`.
+    """
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._started = False
+        self.thinking = False
+        self.activity = False
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return "".join(self._text)
+
+    def feed(self, message: Message) -> list[Event]:
+        """Take a message and return the events in it."""
+        if isinstance(error := message.get("error"), dict):
+            code = error.get("code")
+            text = str(error.get("message", ""))
+            return [Failed(self.failed(code if isinstance(code, int) else 0, text))]
+        if isinstance(result := message.get("result"), dict):
+            return self.ended(str(result.get("stopReason")), result)
+        params = message.get("params")
+        update = params.get("update") if isinstance(params, dict) else None
+        if message.get("method") != "session/update" or not isinstance(update, dict):
+            return []
+        events = self._update(update)
+        if events and not self._started:
+            self._started = True
+            events.insert(0, Started())
+        return events
+
+    def thought(self, text: str) -> str:
+        """Return what to show of a piece of thinking; for an agent to override."""
+        return text
+
+    def ended(self, reason: str, result: Message) -> list[Event]:  # noqa: ARG002 - for overriding
+        """Return the events of a turn's end; for an agent to override."""
+        known = {
+            "end_turn": FinishReason.STOP,
+            "max_tokens": FinishReason.LENGTH,
+            "max_turn_requests": FinishReason.LENGTH,
+            "refusal": FinishReason.CONTENT_FILTER,
+        }.get(reason)
+        if known is None:
+            return [Failed(CliProtocolError(f"the agent ended its turn by {reason!r}"))]
+        return [Finished(known)]
+
+    def failed(self, code: int, message: str) -> ClinvkError:
+        """Return the error that an agent's error is to the caller; for an agent to override."""
+        return CliProtocolError(f"the agent refused the turn: {message} ({code})")
+
+    def _update(self, update: Message) -> list[Event]:
+        kind = update.get("sessionUpdate")
+        if kind in {"agent_message_chunk", "agent_thought_chunk"}:
+            content = update.get("content")
+            text = content.get("text") if isinstance(content, dict) else None
+            if not isinstance(text, str) or not text:
+                return []
+            if kind == "agent_message_chunk":
+                self._text.append(text)
+                return [TextDelta(text)]
+            shown = self.thought(text)
+            self.thinking = True
+            return [ReasoningDelta(shown)] if shown else []
+        if kind in {"tool_call", "tool_call_update"}:
+            self.activity = True
+            name = str(update.get("title") or update.get("kind") or "tool")
+            return [ToolActivity(name, str(update.get("status") or "pending"))]
+        return []
+
+
+class AcpAgent:
+    """A running agent process."""
+
+    def __init__(self, process: Process, *, on_noise: Callable[[bytes], None] | None) -> None:
+        self.process = process
+        self.info: Message = {}
+        self._peer = RpcPeer(
+            process,
+            version="2.0",
+            on_notification=self._route,
+            on_request=self._refuse,
+            on_noise=on_noise,
+        )
+        self._sessions: dict[str, MemoryObjectSendStream[Message]] = {}
+        self._stuck = False
+
+    @classmethod
+    async def greet(
+        cls,
+        supervisor: Supervisor,
+        process: Process,
+        *,
+        on_noise: Callable[[bytes], None] | None = None,
+    ) -> Self:
+        """Shake hands with a process that was just started; `on_noise` gets what is not JSON.
+
+        Raises:
+            CliCrashedError: if it ends before it answers.
+            CliProtocolError: if it answers by an error or not at all.
+        """
+        agent = cls(process, on_noise=on_noise)
+        supervisor.start(agent._peer.serve)
+        try:
+            await agent._shake_hands()
+        except BaseException:
+            process.stop_soon()
+            raise
+        return agent
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can take another session."""
+        return not (self._stuck or self._peer.closed or self.process.returncode is not None)
+
+    def stop_soon(self) -> None:
+        """Begin to stop the process; returns at once."""
+        self.process.stop_soon()
+
+    async def request(self, method: str, params: Message) -> Message:
+        """Send a request and return its result.
+
+        Raises:
+            RpcError: if the agent answers by an error.
+            CliCrashedError: if it is gone.
+        """
+        try:
+            result = await self._peer.request(method, params)
+        except RpcClosedError:
+            raise await self.crash() from None
+        return result if isinstance(result, dict) else {}
+
+    async def open_session(self, cwd: Path) -> str:
+        """Open a session in a folder and return its id.
+
+        Raises:
+            RpcError: if the agent refuses, for instance because nobody is logged in.
+            CliCrashedError: if it is gone.
+            CliProtocolError: if it names no session.
+        """
+        result = await self.request("session/new", {"cwd": str(cwd), "mcpServers": []})
+        session = result.get("sessionId")
+        if not isinstance(session, str):
+            raise CliProtocolError("the agent opened a session without an id")
+        return session
+
+    @asynccontextmanager
+    async def prompt(
+        self, supervisor: Supervisor, session: str, texts: tuple[str, ...]
+    ) -> AsyncIterator[MemoryObjectReceiveStream[Message]]:
+        """Ask in a session; yields its messages, the reply last. Leaving cancels the turn.
+
+        The stream ends without a reply if the agent goes.
+        """
+        send, receive = anyio.create_memory_object_stream[Message](float("inf"))
+        self._sessions[session] = send
+        answered = anyio.Event()
+        left = False
+
+        async def ask() -> None:
+            if left:  # before this job's first step: a prompt now would come after its cancel
+                answered.set()
+                return
+            blocks = [{"type": "text", "text": text} for text in texts]
+            try:
+                result = await self._peer.request(
+                    "session/prompt", {"sessionId": session, "prompt": blocks}
+                )
+                send.send_nowait({"result": result if isinstance(result, dict) else {}})
+            except RpcError as exc:
+                send.send_nowait({"error": {"code": exc.code, "message": exc.message}})
+            except RpcClosedError:
+                pass
+            finally:
+                answered.set()
+                send.close()
+
+        job = supervisor.start(ask)
+        try:
+            with receive:
+                yield receive
+        finally:
+            left = True
+            self._sessions.pop(session, None)
+            if not answered.is_set():
+                await self._cancel(session, answered)
+            job.cancel()
+
+    async def crash(self) -> CliCrashedError:
+        """Return the error that tells how the process ended."""
+        with anyio.move_on_after(EXIT_S):
+            await self.process.exited()
+        code = self.process.returncode
+        how = "closed its output" if code is None else f"ended with exit code {code}"
+        tail = self.process.stderr_tail
+        said = f"; its last words: {tail[-2000:]}" if tail else ""
+        return CliCrashedError(f"the CLI {how} before the turn did{said}")
+
+    async def _cancel(self, session: str, answered: anyio.Event) -> None:
+        with anyio.move_on_after(CANCEL_S, shield=True):
+            with suppress(RpcClosedError):
+                await self._peer.notify("session/cancel", {"sessionId": session})
+            await answered.wait()
+        if not answered.is_set():
+            _log.warning("pid %d ignored a cancel and gets no more turns", self.process.pid)
+            self._stuck = True
+
+    async def _shake_hands(self) -> None:
+        try:
+            with anyio.fail_after(START_S):
+                self.info = await self.request(
+                    "initialize",
+                    {
+                        "protocolVersion": PROTOCOL_VERSION,
+                        "clientCapabilities": {
+                            "fs": {"readTextFile": False, "writeTextFile": False},
+                            "terminal": False,
+                        },
+                    },
+                )
+        except TimeoutError:
+            raise CliProtocolError(
+                f"the CLI did not answer within {START_S:g} s of its start; "
+                f"its last words: {self.process.stderr_tail[-2000:]}"
+            ) from None
+        except RpcError as exc:
+            raise CliProtocolError(f"the CLI refused to start: {exc.message}") from exc
+
+    def _route(self, method: str, params: Message) -> None:
+        stream = self._sessions.get(str(params.get("sessionId")))
+        if stream is None:
+            _log.debug("pid %d: %s for no turn", self.process.pid, method)
+            return
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            stream.send_nowait({"method": method, "params": params})
+
+    async def _refuse(self, number: int | str, method: str, params: Message) -> None:
+        with suppress(RpcClosedError):
+            if method == "session/request_permission":
+                await self._peer.reply(number, {"outcome": _rejection(params)})
+            else:
+                await self._peer.refuse(number, METHOD_NOT_FOUND, f"{method!r} is not offered")
+
+
+def _rejection(params: Message) -> Message:
+    """Choose to reject this once if that is offered: `cancelled` would end the turn."""
+    options = params.get("options")
+    for option in options if isinstance(options, list) else []:
+        if isinstance(option, dict) and option.get("kind") == "reject_once":
+            return {"outcome": "selected", "optionId": option.get("optionId")}
+    return {"outcome": "cancelled"}

@@ -1,0 +1,349 @@
+"""Drives Gemini CLI over the Agent Client Protocol: one `gemini --acp`, a session per turn.
+
+Owns what makes gemini a plain model: no tools, a private home and working folder, the caller's
+text as the only text beside the few lines that gemini adds. The home is gemini_home's, what the
+model API did gemini_api's, the protocol acp's.
+
+    check -> texts; open -> lease a process -> session/new -> session/prompt -> events
+"""
+
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream
+
+from clinvk import transcript
+from clinvk.backends import gemini_home
+from clinvk.backends.acp import AcpAgent, Message
+from clinvk.backends.base import Health, State, find_program, require_program
+from clinvk.backends.gemini_api import (
+    CONTEXT_TOKENS,
+    LOGIN_FIX,
+    GeminiParser,
+    Recordings,
+    classify,
+    estimate_tokens,
+)
+from clinvk.backends.gemini_home import EFFORTS, VENDOR_ENV, Home, Login, find_login
+from clinvk.config import GeminiConfig
+from clinvk.errors import (
+    BadRequestError,
+    CliCrashedError,
+    ClinvkError,
+    ContextTooLongError,
+    NotLoggedInError,
+    UpstreamUnreachableError,
+)
+from clinvk.events import Event, Failed, Finished
+from clinvk.procs.environment import child_environment
+from clinvk.procs.pool import ServerPool, StartBackoffError
+from clinvk.procs.process import Command, Process, ProcessStartError, start
+from clinvk.procs.rpc import RpcError
+from clinvk.procs.supervisor import Supervisor
+from clinvk.turn import Turn, require_text_only
+
+TESTED_VERSION = "0.61.0"
+INSTALL_FIX = "npm install -g @google/gemini-cli"
+RECYCLE_AFTER = 50  # sessions are never freed: 1 to 2 MB each, and session/new slows
+VERSION_S = 15.0
+
+# gemini runs a prompt that begins with "/" or "$" as a command if it knows the word. An invisible
+# block before it is no word of gemini's, and does not change what the user said.
+GUARD = "\u200b"
+# What JavaScript's trim takes away, gemini does before it looks.
+_BLANK = " \t\n\v\f\r\u00a0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
+_LOGIN_PROMPT = b"authorize the application"
+
+_log = logging.getLogger(__name__)
+
+
+def prompt_texts(turn: Turn) -> tuple[str, ...]:
+    """Return the text blocks of a turn's prompt.
+
+    Raises:
+        BadRequestError: if there is no text at all, which gemini answers as if it were asked
+            about its own context.
+    """
+    texts = transcript.blocks(turn)
+    if texts == ("",):
+        raise BadRequestError(
+            "the message is empty, and gemini has no way to send that; write something",
+            param=f"messages[{len(turn.messages) - 1}].content",
+        )
+    if texts[0].lstrip(_BLANK).startswith(("/", "$")):
+        return (GUARD, *texts)
+    return texts
+
+
+class _Server:
+    """A gemini process with its private home, as the pool and the turns see it."""
+
+    def __init__(self, backend: "GeminiBackend", agent: AcpAgent, home: Home, login: Login) -> None:
+        self.agent = agent
+        self.home = home
+        self.login = login
+        self.recordings = Recordings(home.responses)
+        self._backend = backend
+        self._turns = 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can take a turn as the login that holds now."""
+        return self.agent.alive and self._backend.login() == self.login
+
+    def stop_soon(self) -> None:
+        """Begin to stop the process."""
+        self.agent.stop_soon()
+
+    async def open_session(self, effort: str | None, model: str | None) -> str:
+        """Open a session that asks `model` with an effort."""
+        try:
+            session = await self.agent.open_session(self.home.folder(effort))
+            if model is not None and model != self.login.model:
+                await self.agent.request(
+                    "session/set_model", {"sessionId": session, "modelId": model}
+                )
+        except RpcError as exc:
+            raise _session_error(exc) from exc
+        return session
+
+    @asynccontextmanager
+    async def turn(
+        self, supervisor: Supervisor, session: str, texts: tuple[str, ...]
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        """Ask in a session; yields the events of the answer."""
+        self._turns += 1
+        try:
+            async with (
+                self.agent.prompt(supervisor, session, texts) as messages,
+                aclosing(self._events(messages)) as events,
+            ):
+                yield events
+        finally:
+            self._turns -= 1
+            if not self._turns:
+                self.home.sweep()
+                self.recordings.clear()
+
+    async def _events(
+        self, messages: MemoryObjectReceiveStream[Message]
+    ) -> AsyncGenerator[Event, None]:
+        parser = GeminiParser()
+        async for message in messages:
+            if "result" in message:
+                parser.record = self.recordings.claim(parser.text)
+            elif "error" in message and message["error"]["code"] == 500:
+                parser.error_class = self.home.error_class(message["error"]["message"])
+            for event in parser.feed(message):
+                yield event
+                if isinstance(event, Finished | Failed):
+                    return
+        raise await self.agent.crash()
+
+
+class GeminiBackend:
+    """Gemini CLI as a backend."""
+
+    kind = "gemini"
+    vendor = "google"
+
+    def __init__(self, name: str, config: GeminiConfig, supervisor: Supervisor) -> None:
+        self.name = name
+        self._config = config
+        self._supervisor = supervisor
+        self._pool: ServerPool[_Server] = ServerPool(self._start, recycle_after=RECYCLE_AFTER)
+        self._proven: Login | None = None
+        self._swept = False
+
+    def __repr__(self) -> str:
+        return f"<GeminiBackend {self.name!r} {self._pool!r}>"
+
+    @property
+    def installed(self) -> bool:
+        """Whether the program is found."""
+        return find_program(self._config.command, self._env()) is not None
+
+    def login(self) -> Login:
+        """Look up the login that holds now."""
+        return find_login(self._env())
+
+    def check(self, turn: Turn) -> tuple[str, ...]:
+        """Return the fields without effect; see `Backend.check`."""
+        self._argv()
+        require_text_only(turn, self.name)
+        estimate = estimate_tokens(prompt_texts(turn))
+        if estimate > CONTEXT_TOKENS:
+            raise ContextTooLongError(
+                f"the messages are about {estimate} tokens by gemini's estimate of 4 characters "
+                f"a token, and it takes {CONTEXT_TOKENS}; shorten them",
+                param="messages",
+            )
+        unknown = turn.effort is not None and turn.effort not in EFFORTS
+        return ("reasoning_effort",) if unknown else ()
+
+    @asynccontextmanager
+    async def open(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
+        """Run the turn; see `Backend.open`."""
+        texts = prompt_texts(turn)
+        async with self._lease() as server:
+            session = await server.open_session(turn.effort, model)
+            async with server.turn(self._supervisor, session, texts) as events:
+                yield events
+
+    async def health(self) -> Health:
+        """Look at version and login; a login in a keyring is tried by opening a session."""
+        env = self._env()
+        program = find_program(self._config.command, env)
+        if program is None:
+            missing = f"{self._config.command[0]!r} was not found"
+            return Health(State.MISSING, reason=missing, fix=INSTALL_FIX)
+        version = _package_version(Path(program)) or await self._asked_version()
+        tested = None if version is None else version == TESTED_VERSION
+        login = self.login()
+        try:
+            self._require(login)
+            if login.hidden and login != self._proven:
+                async with self._lease() as server:
+                    await server.open_session(None, None)
+                self._proven = login
+        except NotLoggedInError as exc:
+            return Health(State.NOT_LOGGED_IN, version, tested, exc.message, LOGIN_FIX)
+        except ClinvkError as exc:
+            return Health(State.FAILING, version, tested, exc.message, "clinvk doctor")
+        return Health(State.READY, version, tested)
+
+    async def warm(self) -> None:
+        """Start a process, which takes a second, before the first turn needs it."""
+        try:
+            self._require(self.login())
+            await self._pool.warm()
+        except StartBackoffError as exc:
+            raise _again(exc) from exc
+
+    def close(self) -> None:
+        """Begin to stop every process."""
+        self._pool.stop()
+
+    @asynccontextmanager
+    async def _lease(self) -> AsyncIterator[_Server]:
+        self._require(self.login())
+        try:
+            async with self._pool.lease() as server:
+                yield server
+        except StartBackoffError as exc:
+            raise _again(exc) from exc
+
+    def _require(self, login: Login) -> None:
+        if login.missing is not None:
+            raise NotLoggedInError(f"gemini is not logged in: {login.missing}; {LOGIN_FIX}")
+
+    def _env(self) -> dict[str, str]:
+        return child_environment(VENDOR_ENV, self._config.env)
+
+    def _argv(self) -> tuple[str, ...]:
+        return require_program(self.name, self._config.command, self._env(), fix=INSTALL_FIX)
+
+    async def _start(self) -> _Server:
+        argv = self._argv()
+        if not self._swept:
+            self._swept = True
+            gemini_home.remove_stale()
+        login = self.login()
+        home = Home(login, attempts=self._config.retries + 1)
+        try:
+            process = await start(
+                self._supervisor,
+                Command(
+                    (*argv, "--acp", "--record-responses", str(home.responses)),
+                    {**dict(login.extra_env), **self._env(), **home.env},
+                    home.folder(None),
+                ),
+            )
+        except ProcessStartError as exc:
+            home.remove()
+            raise CliCrashedError(f"{argv[0]!r} could not be started: {exc}") from exc
+        except BaseException:
+            home.remove()
+            raise
+        self._supervisor.start(lambda: _remove_after(process, home))
+        return _Server(self, await self._greet(process), home, login)
+
+    async def _greet(self, process: Process) -> AcpAgent:
+        asked_to_log_in = False
+
+        def hear(line: bytes) -> None:
+            # It would wait minutes for a code, and take our first message for one.
+            nonlocal asked_to_log_in
+            if _LOGIN_PROMPT in line:
+                asked_to_log_in = True
+                process.stop_soon()
+
+        try:
+            return await AcpAgent.greet(self._supervisor, process, on_noise=hear)
+        except CliCrashedError:
+            if asked_to_log_in:
+                raise NotLoggedInError(
+                    f"gemini's Google login has expired or cannot be refreshed; {LOGIN_FIX}"
+                ) from None
+            raise
+
+    async def _asked_version(self) -> str | None:
+        """Ask the program itself, which takes a second or two."""
+        env = {**self._env(), "GEMINI_CLI_NO_RELAUNCH": "1"}
+        try:
+            process = await start(
+                self._supervisor, Command((*self._argv(), "--version"), env, Path("/"))
+            )
+        except ProcessStartError as exc:
+            _log.debug("no version of %r: %s", self.name, exc)
+            return None
+        try:
+            with anyio.move_on_after(VERSION_S):
+                lines = [line async for line in process.lines()]
+                return b"".join(lines).strip().decode("ascii", "replace") or None
+        finally:
+            process.stop_soon()
+        return None
+
+
+async def _remove_after(process: Process, home: Home) -> None:
+    try:
+        await process.stopped()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await process.stopped()
+        home.remove()
+
+
+def _again(exc: StartBackoffError) -> ClinvkError:
+    cause = exc.cause
+    if isinstance(cause, ClinvkError):
+        return type(cause)(cause.message, retry_after_s=exc.retry_after_s)
+    return CliCrashedError(f"gemini could not be started: {cause}")
+
+
+def _session_error(exc: RpcError) -> ClinvkError:
+    if exc.code != -32000:
+        return classify(exc.code, exc.message)
+    network = classify(500, exc.message)
+    if isinstance(network, UpstreamUnreachableError):
+        return network
+    return NotLoggedInError(f"gemini is not logged in: {exc.message} {LOGIN_FIX}")
+
+
+def _package_version(program: Path) -> str | None:
+    """Return the version in the package.json beside an installed program, None if it has none."""
+    for folder in program.resolve().parents[:3]:
+        try:
+            package = json.loads((folder / "package.json").read_text("utf-8"))
+            if package["name"] == "@google/gemini-cli":
+                return str(package["version"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
