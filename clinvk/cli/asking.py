@@ -44,12 +44,12 @@ class Question:
     """What to ask, and whom; no model means the first CLI that is installed."""
 
     model: str | None
-    system: str
+    instructions: str
     text: str
 
     def to(self, model: str) -> Turn:
         """Return the turn that asks it of `model`."""
-        said = ((Role.SYSTEM, self.system), (Role.USER, self.text))
+        said = ((Role.SYSTEM, self.instructions), (Role.USER, self.text))
         return Turn(model, tuple(Message(role, (TextPart(text),)) for role, text in said if text))
 
 

@@ -7,12 +7,13 @@ length scrolls like ordinary output: nothing is lost, nothing is drawn twice.
 
 import asyncio
 import time
+from itertools import pairwise
 
 from markdown_it import MarkdownIt
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.live import Live
+from rich.control import Control
 from rich.markdown import CodeBlock, Markdown
-from rich.segment import Segment
+from rich.segment import ControlType, Segment, Segments
 from rich.syntax import Syntax
 
 from clinvk.cli.common import visible
@@ -20,10 +21,13 @@ from clinvk.events import Event, ReasoningDelta, TextDelta, ToolActivity
 
 DRAW_PAUSE_S = 0.08  # between two drawings
 DRAW_SHARE = 0.2  # of the time, at most, is spent on drawing
+_NEWLINE = Segment.line()
 MARGIN_ROWS = 2  # below the live region, for the cursor and for what a resize adds
 
-# HTML stays text: as HTML it would be left out, and answers are full of <tags>.
-_parser = MarkdownIt("commonmark", {"html": False}).enable("table").enable("strikethrough")
+# HTML and the definitions of links stay text: else they would be left out, and answers are full
+# of <tags>.
+_parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+_parser.disable("reference")
 
 
 class _Code(CodeBlock):
@@ -47,41 +51,71 @@ def markdown(text: str) -> Markdown:
     return page
 
 
-def split(text: str) -> tuple[str, str]:
-    """Return the blocks of `text` that nothing can change any more, and the rest of it."""
-    lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
+def blocks(text: str) -> list[str]:
+    """Return the source of each outermost block of `text`; joined they are `text`."""
     starts = [
         token.map[0]
-        for token in _parser.parse("".join(lines))
+        for token in _parser.parse(text)
         if token.level == 0 and token.nesting >= 0 and token.map is not None
     ]
-    if len(starts) < 2:
-        return "", text
-    done = "".join(lines[: starts[-1]])
-    return done, text[len(done) :]
+    lines = text.split("\n")
+    bounds = [0, *starts[1:], len(lines)]
+    pieces = ["\n".join(lines[a:b]) for a, b in pairwise(bounds)]
+    return [piece + "\n" for piece in pieces[:-1]] + pieces[-1:]
 
 
-class _Tail:
-    """The last rows of an unfinished block that fit on the screen."""
+def split(text: str) -> tuple[list[str], str]:
+    """Return the blocks of `text` that nothing can change any more, and the rest of it."""
+    whole_lines = text.rfind("\n") + 1
+    *done, last = blocks(text[:whole_lines])
+    return done, last + text[whole_lines:]
 
-    def __init__(self, text: str) -> None:
-        self._text = text
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        room = max(1, console.height - MARGIN_ROWS)
-        rows = console.render_lines(markdown(self._ending(room)), options, pad=False)[-room:]
-        for number, row in enumerate(rows):
-            if number:
-                yield Segment.line()
-            yield from row
+def rows_of(console: Console, block: str) -> list[list[Segment]]:
+    """Return the rows of a block, without blank ones around it."""
+    rows = console.render_lines(markdown(block), pad=False)
+    inked = [at for at, row in enumerate(rows) if any(segment.text.strip() for segment in row)]
+    return rows[inked[0] : inked[-1] + 1] if inked else []
 
-    def _ending(self, rows: int) -> str:
-        """Leave out what would scroll off anyway: a block may be a file of many thousand lines."""
-        lines = self._text.splitlines(keepends=True)
-        if len(lines) <= 2 * rows:
-            return self._text
-        fence = lines[0] if lines[0].lstrip().startswith(("```", "~~~")) else ""
-        return fence + "".join(lines[-rows:])
+
+def _joined(rows: list[list[Segment]]) -> Segments:
+    """Return rows as one thing to print, without a newline after the last."""
+    return Segments(
+        segment for at, row in enumerate(rows) for segment in ([_NEWLINE] if at else []) + row
+    )
+
+
+class _Region:
+    """The rows at the cursor that are drawn over and over."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._height = 0
+
+    def draw(self, block: str, *, gap: bool) -> None:
+        """Show the last rows of an unfinished block, as many as the screen has room for."""
+        room = max(1, self._console.height - MARGIN_ROWS)
+        rows = rows_of(self._console, _ending(block, room))
+        rows = [*([[]] if gap else []), *rows][-room:]
+        self._height = len(rows)
+        self._console.print(_joined(rows), end="")
+
+    def erase(self) -> None:
+        """Leave nothing, and the cursor where the region began."""
+        if self._height:
+            up = ((ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)) * (self._height - 1)
+            erase = Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2), *up)
+            self._console.control(erase)
+            self._height = 0
+
+
+def _ending(text: str, rows: int) -> str:
+    """Leave out what would scroll off anyway: a block may be a file of many thousand lines."""
+    lines = text.splitlines(keepends=True)
+    if len(lines) <= 2 * rows:
+        return text
+    fence = lines[0] if lines[0].lstrip().startswith(("```", "~~~")) else ""
+    return fence + "".join(lines[-rows:])
 
 
 class MarkdownPrinter:
@@ -97,8 +131,8 @@ class MarkdownPrinter:
         self._thinking = thinking
         self._text = ""
         self._thought_end = ""
-        self._printed = False
-        self._live: Live | None = None
+        self._gap = False
+        self._region = _Region(out)
         self._drawing: asyncio.TimerHandle | None = None
         self._draw_at = 0.0
 
@@ -129,22 +163,14 @@ class MarkdownPrinter:
     def draw(self) -> None:
         """Print the blocks that are finished and draw the one that is not."""
         self._drawing = None
+        if not self._text:
+            return
         started = time.monotonic()
         done, self._text = split(self._text)
-        if self._live is None:
-            self._live = Live(
-                console=self._out,
-                get_renderable=lambda: _Tail(self._text),
-                auto_refresh=False,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-                vertical_overflow="visible",
-            )
-            self._live.start()
-        if done:
+        with self._out:  # one write, so that nothing flickers
+            self._region.erase()
             self._print(done)
-        self._live.refresh()
+            self._region.draw(self._text, gap=self._gap)
         ended = time.monotonic()
         self._draw_at = ended + max(DRAW_PAUSE_S, (ended - started) / DRAW_SHARE)
 
@@ -154,22 +180,20 @@ class MarkdownPrinter:
             self._drawing = asyncio.get_running_loop().call_later(delay, self.draw)
 
     def _flush(self) -> None:
-        """Print all there is, and leave no live region."""
+        """Print all there is, and leave nothing to be drawn."""
         if self._drawing is not None:
             self._drawing.cancel()
             self._drawing = None
         rest, self._text = self._text, ""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-        if rest.strip():
-            self._print(rest)
+        with self._out:
+            self._region.erase()
+            self._print(blocks(rest))
 
-    def _print(self, blocks: str) -> None:
-        if self._printed:
-            self._out.print()
-        self._printed = True
-        self._out.print(markdown(blocks))
+    def _print(self, sources: list[str]) -> None:
+        for source in sources:
+            if rows := rows_of(self._out, source):
+                self._out.print(_joined([*([[]] if self._gap else []), *rows, []]), end="")
+                self._gap = True
 
     def _think(self, text: str) -> None:
         text = text if self._thought_end else text.lstrip("\n")

@@ -17,7 +17,7 @@ installed or not logged in, 130 interrupted.
 @click.command(epilog=EPILOG)
 @click.argument("prompt", required=False)
 @click.option("-m", "--model", help="Model to ask.  [default: that of the first installed CLI]")
-@click.option("-s", "--system", default="", help="System prompt.")
+@click.option("-s", "--system", "instructions", default="", help="System prompt.")
 @click.option(
     "-f",
     "--file",
@@ -34,7 +34,7 @@ installed or not logged in, 130 interrupted.
 def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     prompt: str | None,
     model: str | None,
-    system: str,
+    instructions: str,
     files: tuple[Path, ...],
     as_json: bool,
     no_stream: bool,
@@ -48,6 +48,6 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     """
     from clinvk.cli import asking  # noqa: PLC0415 - keeps --help fast
 
-    question = asking.Question(model, system, compose(prompt, files))
+    question = asking.Question(model, instructions, compose(prompt, files))
     style = asking.Style(as_json=as_json, stream=not no_stream, quiet=quiet)
     sys.exit(asking.ask(config_file, question, style))
