@@ -181,9 +181,16 @@ class AcpAgent:
         Raises:
             RpcError: if the agent refuses, for instance because nobody is logged in.
             CliCrashedError: if it is gone.
-            CliProtocolError: if it names no session.
+            CliProtocolError: if it names no session, or does not answer.
         """
-        result = await self.request("session/new", {"cwd": str(cwd), "mcpServers": []})
+        try:
+            with anyio.fail_after(START_S):
+                result = await self.request("session/new", {"cwd": str(cwd), "mcpServers": []})
+        except TimeoutError:
+            self._stuck = True
+            raise CliProtocolError(
+                f"the CLI did not open a session within {START_S:g} s; the next turn starts it anew"
+            ) from None
         session = result.get("sessionId")
         if not isinstance(session, str):
             raise CliProtocolError("the agent opened a session without an id")

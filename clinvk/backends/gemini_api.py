@@ -8,6 +8,7 @@ chunk, to a file before the turn's reply is sent, and there both stand.
 import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,11 +96,13 @@ class Recordings:
         """Forget everything and empty the file; only when no turn runs."""
         self._unclaimed = []
         self._offset = 0
-        with self._path.open("wb"):
-            pass
+        with suppress(OSError):
+            self._path.write_bytes(b"")
 
     def _read(self) -> None:
-        with self._path.open("rb") as file:
+        lines: list[bytes] = []
+        # The folder goes with the process, which may have just died.
+        with suppress(OSError), self._path.open("rb") as file:
             file.seek(self._offset)
             *lines, _rest = file.read().split(b"\n")
         self._offset += sum(len(line) + 1 for line in lines)

@@ -308,7 +308,7 @@ def _own_settings(login: Login, attempts: int) -> dict[str, Any]:
             "name": login.model,
             "disableLoopDetection": True,
             "skipNextSpeakerCheck": True,
-            "maxSessionTurns": 5,
+            "maxSessionTurns": 1,
         },
         "context": {
             "includeDirectoryTree": False,
