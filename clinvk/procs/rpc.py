@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
+from anyio.abc import TaskGroup
 
 from clinvk.procs.lines import LineTooLongError
 from clinvk.procs.process import Process, ProcessGoneError
@@ -81,10 +82,15 @@ class RpcPeer:
         """Read and route lines until the child closes its stdout, then fail what is pending."""
         reason = "the process closed its output"
         try:
-            async for line in self.process.lines():
-                await self._route(line)
-        except LineTooLongError as exc:
-            reason = str(exc)
+            # What the child asks is answered beside the reader: a child that waits for us to
+            # read would not take the answer.
+            async with anyio.create_task_group() as answers:
+                try:
+                    async for line in self.process.lines():
+                        self._route(line, answers)
+                except LineTooLongError as exc:
+                    reason = str(exc)
+                answers.cancel_scope.cancel()
         finally:
             self._closed = RpcClosedError(reason)
             for pending in self._pending.values():
@@ -139,7 +145,7 @@ class RpcPeer:
         except ProcessGoneError as exc:
             raise RpcClosedError("the process no longer takes input") from exc
 
-    async def _route(self, line: bytes) -> None:
+    def _route(self, line: bytes, answers: TaskGroup) -> None:
         try:
             message = json.loads(line)
         except (ValueError, RecursionError):
@@ -158,10 +164,17 @@ class RpcPeer:
         number = message.get("id")
         if number is None:
             self._on_notification(method, params)
-        elif self._on_request is None:
-            await self.refuse(number, METHOD_NOT_FOUND, f"{method!r} is not known here")
         else:
-            await self._on_request(number, method, params)
+            answers.start_soon(self._answer, number, method, params)
+
+    async def _answer(self, number: int | str, method: str, params: dict[str, Any]) -> None:
+        try:
+            if self._on_request is None:
+                await self.refuse(number, METHOD_NOT_FOUND, f"{method!r} is not known here")
+            else:
+                await self._on_request(number, method, params)
+        except RpcClosedError:
+            _log.debug("pid %d was gone before %s was answered", self.process.pid, method)
 
     def _settle(self, message: dict[str, Any]) -> None:
         number = message.get("id")

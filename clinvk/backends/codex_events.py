@@ -1,0 +1,169 @@
+"""The notifications of one codex turn as events: pure, fed one message at a time."""
+
+import logging
+from typing import Any
+
+from clinvk.backends.codex_errors import classify, outcome
+from clinvk.errors import ClinvkError, CliProtocolError
+from clinvk.events import (
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    ToolActivity,
+    Usage,
+)
+
+_log = logging.getLogger(__name__)
+
+_QUIET_ITEMS = frozenset({"userMessage", "agentMessage", "reasoning"})
+
+
+class TurnParser:
+    """Turns the notifications of one thread, which has one turn, into events.
+
+    `retries` is how often codex may try its model API again before the turn is given up. `done`
+    is whether the last event is out, `ended` whether codex itself has ended the turn.
+    """
+
+    def __init__(self, model: str | None, *, retries: int) -> None:
+        self._model = model
+        self._retries_left = retries
+        self._started = False
+        self._said: dict[str, str] = {}
+        self._usage: Usage | None = None
+        self.done = False
+        self.ended = False
+
+    def feed(self, message: dict[str, Any]) -> list[Event]:
+        """Take a notification and return the events it stands for."""
+        params = message.get("params")
+        if self.done or not isinstance(params, dict):
+            return []
+        match message.get("method"):
+            case "item/started":
+                return self._item_started(_table(params.get("item")))
+            case "item/agentMessage/delta":
+                return self._text(str(params.get("itemId")), str(params.get("delta", "")))
+            case "item/reasoning/summaryTextDelta" | "item/reasoning/textDelta":
+                return self._reasoning(str(params.get("itemId")), str(params.get("delta", "")))
+            case "item/reasoning/summaryPartAdded":
+                return self._reasoning_part(str(params.get("itemId")))
+            case "item/completed":
+                return self._item_completed(_table(params.get("item")))
+            case "thread/tokenUsage/updated":
+                self._usage = _usage(_table(params.get("tokenUsage"))) or self._usage
+            case "model/rerouted":
+                self._model = str(params.get("toModel") or self._model)
+            case "error":
+                return self._error(params)
+            case "turn/completed":
+                self.ended = True
+                return self._completed(_table(params.get("turn")))
+            case method:
+                _log.debug("ignored %s", method)
+        return []
+
+    def _begin(self) -> list[Event]:
+        if self._started:
+            return []
+        self._started = True
+        return [Started(self._model)]
+
+    def _item_started(self, item: dict[str, Any]) -> list[Event]:
+        kind = str(item.get("type"))
+        if kind == "userMessage":
+            return []
+        events = self._begin()
+        if kind not in _QUIET_ITEMS:
+            events.append(ToolActivity(kind, str(item.get("status", "started"))))
+        return events
+
+    def _text(self, item: str, delta: str) -> list[Event]:
+        if not delta:
+            return []
+        gap = "" if item in self._said or not self._said_text() else "\n\n"
+        self._said[item] = self._said.get(item, "") + delta
+        return [*self._begin(), TextDelta(gap + delta)]
+
+    def _said_text(self) -> bool:
+        return any(not item.startswith("reasoning ") for item in self._said)
+
+    def _reasoning(self, item: str, delta: str) -> list[Event]:
+        if not delta:
+            return []
+        key = f"reasoning {item}"
+        self._said[key] = self._said.get(key, "") + delta
+        return [*self._begin(), ReasoningDelta(delta)]
+
+    def _reasoning_part(self, item: str) -> list[Event]:
+        thought = any(key.startswith("reasoning ") for key in self._said)
+        return self._reasoning(item, "\n\n") if thought else []
+
+    def _item_completed(self, item: dict[str, Any]) -> list[Event]:
+        """Catch up on what came without deltas."""
+        kind, ident = item.get("type"), str(item.get("id"))
+        if kind == "agentMessage":
+            text, said = str(item.get("text", "")), self._said.get(ident, "")
+            return self._text(ident, text[len(said) :]) if text.startswith(said) else []
+        if kind == "reasoning" and f"reasoning {ident}" not in self._said:
+            pieces = item.get("summary") or item.get("content") or ()
+            return self._reasoning(ident, "\n\n".join(str(piece) for piece in pieces))
+        if kind not in _QUIET_ITEMS:
+            return [ToolActivity(str(kind), str(item.get("status", "completed")))]
+        return []
+
+    def _error(self, params: dict[str, Any]) -> list[Event]:
+        """A failure that codex means to retry; one that it does not comes again at the end."""
+        if not params.get("willRetry"):
+            return []
+        if self._retries_left > 0:
+            self._retries_left -= 1
+            return []
+        error = _table(params.get("error"))
+        said = str(error.get("additionalDetails") or error.get("message") or "")
+        return self._fail(classify(said, error.get("codexErrorInfo")))
+
+    def _completed(self, turn: dict[str, Any]) -> list[Event]:
+        status = turn.get("status")
+        if status == "completed":
+            return self._finish(FinishReason.STOP)
+        if status == "failed":
+            ended = outcome(turn.get("error"))
+            return self._finish(ended) if isinstance(ended, FinishReason) else self._fail(ended)
+        return self._fail(CliProtocolError(f"codex ended the turn as {status!r}; ask again"))
+
+    def _finish(self, reason: FinishReason) -> list[Event]:
+        self.done = True
+        usage = [] if self._usage is None else [self._usage]
+        return [*self._begin(), *usage, Finished(reason)]
+
+    def _fail(self, error: ClinvkError) -> list[Event]:
+        self.done = True
+        return [Failed(error)]
+
+
+def _usage(token_usage: dict[str, Any]) -> Usage | None:
+    """The thread's total is the turn's, for it has but one; an answer cut short is only there."""
+    total = _table(token_usage.get("total"))
+
+    def count(name: str) -> int:
+        value = total.get(name)
+        return value if isinstance(value, int) else 0
+
+    if not count("inputTokens") and not count("outputTokens"):
+        return None
+    return Usage(
+        input_tokens=count("inputTokens"),
+        output_tokens=count("outputTokens"),
+        cached_tokens=count("cachedInputTokens"),
+        cache_write_tokens=count("cacheWriteInputTokens"),
+        reasoning_tokens=count("reasoningOutputTokens"),
+    )
+
+
+def _table(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,204 @@
+"""A running `codex app-server`: its handshake, its threads, and how it ends.
+
+Owns the process and the routing of notifications to threads; knows not what a turn is.
+"""
+
+import contextlib
+import logging
+import math
+import re
+import signal
+from functools import partial
+from typing import Any
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from clinvk import __version__
+from clinvk.backends.codex_catalog import Catalog
+from clinvk.backends.codex_home import Home
+from clinvk.errors import CliCrashedError, CliProtocolError
+from clinvk.procs import process
+from clinvk.procs.process import Command, Process, ProcessStartError
+from clinvk.procs.rpc import RpcClosedError, RpcError, RpcPeer
+from clinvk.procs.supervisor import Supervisor
+
+START_S = 20.0
+LEAVE_S = 5.0
+END_S = 5.0  # from the end of its output to that of the process, and its exit code
+
+_log = logging.getLogger(__name__)
+
+Message = dict[str, Any]
+
+
+class Thread:
+    """One conversation on the server, with an inbox of its own so that none holds up another."""
+
+    def __init__(self, ident: str, model: str, inbox: MemoryObjectReceiveStream[Message]) -> None:
+        self.id = ident
+        self.model = model
+        self.inbox = inbox
+        self.turn_id: str | None = None
+
+
+class AppServer:
+    """One process and the threads on it."""
+
+    def __init__(
+        self, child: Process, home: Home, catalog: Catalog, supervisor: Supervisor
+    ) -> None:
+        self.home = home
+        self.catalog = catalog
+        self.version: str | None = None
+        self._process = child
+        self._supervisor = supervisor
+        self._inboxes: dict[str, MemoryObjectSendStream[Message]] = {}
+        self._stopping = False
+        self._ended = anyio.Event()
+        # Without a handler the peer refuses what the server asks: approvals, questions, logins.
+        self._peer = RpcPeer(child, version=None, on_notification=self._route)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it takes another thread: it runs, and on the login that is the user's now."""
+        return not self._stopping and not self._peer.closed and self.home.current
+
+    def stop_soon(self) -> None:
+        """Begin to stop it; returns at once."""
+        self._stopping = True
+        self._process.stop_soon()
+
+    async def serve(self) -> None:
+        """Route what it says until it ends; then tell every thread, and clean up after it."""
+        try:
+            await self._peer.serve()
+        finally:
+            self.stop_soon()
+            with anyio.CancelScope(shield=True):
+                await self._process.stopped()
+            self._ended.set()
+            for inbox in self._inboxes.values():
+                inbox.close()
+            self.home.remove()
+
+    async def request(self, method: str, params: Message) -> Message:
+        """Ask the server.
+
+        Raises:
+            CliCrashedError: if it ends before it answers.
+            RpcError: if it answers with an error.
+        """
+        try:
+            result = await self._peer.request(method, params)
+        except RpcClosedError:
+            raise await self.ended() from None
+        return result if isinstance(result, dict) else {}
+
+    async def greet(self) -> None:
+        """Shake hands.
+
+        Raises:
+            CliCrashedError: if it ends, or does not answer in time.
+            CliProtocolError: if it will not.
+        """
+        client = {"name": "clinvk", "title": "clinvk", "version": __version__}
+        try:
+            with anyio.fail_after(START_S):
+                hello = await self.request(
+                    "initialize",
+                    {"clientInfo": client, "capabilities": {"experimentalApi": True}},
+                )
+                await self._peer.notify("initialized")
+        except TimeoutError:
+            raise CliCrashedError(
+                f"codex did not answer within {START_S:g} s of its start"
+            ) from None
+        except RpcError as exc:
+            raise CliProtocolError(f"codex refused the handshake: {exc.message}") from exc
+        except RpcClosedError:
+            raise await self.ended() from None
+        found = re.search(r"/(\d+\.\d+\.\d+[\w.+-]*)", str(hello.get("userAgent", "")))
+        self.version = found[1] if found else None
+
+    def join(self, thread_id: str, model: str) -> Thread:
+        """Open the inbox of a thread."""
+        send, receive = anyio.create_memory_object_stream[Message](math.inf)
+        self._inboxes[thread_id] = send
+        return Thread(thread_id, model, receive)
+
+    def leave(self, thread: Thread, *, done: bool) -> None:
+        """Close a thread's inbox; the server drops the thread, and its turn, behind the scenes."""
+        inbox = self._inboxes.pop(thread.id, None)
+        if inbox is not None:
+            inbox.close()
+        thread.inbox.close()
+        if not self._ended.is_set():
+            with contextlib.suppress(RuntimeError):  # the supervisor is leaving, and stops it all
+                self._supervisor.start(partial(self._let_go, thread, done=done))
+
+    async def ended(self) -> CliCrashedError:
+        """Return the error of a server that is no more."""
+        with anyio.move_on_after(END_S):
+            await self._ended.wait()
+        said = self._process.stderr_tail
+        return CliCrashedError(
+            f"codex app-server {_exit(self._process.returncode)}; ask again"
+            + (f". It said: {said}" if said else "")
+        )
+
+    def _route(self, method: str, params: Message) -> None:
+        inbox = self._inboxes.get(str(params.get("threadId")))
+        if inbox is None:
+            _log.debug("codex said %s", method)
+            return
+        with contextlib.suppress(anyio.BrokenResourceError):
+            inbox.send_nowait({"method": method, "params": params})
+
+    async def _let_go(self, thread: Thread, *, done: bool) -> None:
+        with anyio.move_on_after(LEAVE_S):
+            if not done:
+                turn = {"threadId": thread.id, "turnId": thread.turn_id or ""}
+                await self._quietly("turn/interrupt", turn)
+            await self._quietly("thread/unsubscribe", {"threadId": thread.id})
+
+    async def _quietly(self, method: str, params: Message) -> None:
+        try:
+            await self._peer.request(method, params)
+        except (RpcError, RpcClosedError) as exc:
+            _log.debug("codex did not take %s: %s", method, exc)
+
+
+async def launch(
+    supervisor: Supervisor, command: Command, home: Home, catalog: Catalog
+) -> AppServer:
+    """Start an app-server and wait until it answers; its home is removed when it ends.
+
+    Raises:
+        CliCrashedError: if it does not come up.
+        CliProtocolError: if it speaks something else.
+    """
+    try:
+        child = await process.start(supervisor, command)
+    except BaseException as exc:
+        home.remove()
+        if isinstance(exc, ProcessStartError):
+            raise CliCrashedError(f"codex could not be started: {exc}") from exc
+        raise
+    server = AppServer(child, home, catalog, supervisor)
+    supervisor.start(server.serve)
+    try:
+        await server.greet()
+    except BaseException:
+        server.stop_soon()
+        raise
+    return server
+
+
+def _exit(code: int | None) -> str:
+    if code is None:
+        return "closed its output"
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"was killed by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}"
