@@ -1,0 +1,77 @@
+"""A served clinvk over one real CLI and a fake of its model API, with a home of its own."""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+from clinvk import config
+from clinvk.server.app import create_app
+from tests.fakes.anthropic import FakeAnthropic
+from tests.fakes.api import FakeApi
+from tests.fakes.gemini import FakeGemini
+from tests.fakes.responses import FakeResponses
+from tests.real.conftest import cli
+from tests.serving import API, serving
+
+FAKES: Mapping[str, type[FakeApi]] = {
+    "claude": FakeAnthropic,
+    "codex": FakeResponses,
+    "gemini": FakeGemini,
+}
+
+
+def settings(name: str, fake: FakeApi, home: Path) -> dict[str, Any]:
+    """What a user writes in backends.yaml to point a CLI at another model API."""
+    backend: dict[str, Any] = {"kind": name, "command": cli(name), "env": {"HOME": str(home)}}
+    if name == "claude":
+        backend["env"] |= {"ANTHROPIC_BASE_URL": fake.url, "ANTHROPIC_API_KEY": "sk-ant-test"}
+    elif name == "codex":
+        backend["env"] |= {"FAKE_KEY": "sk-test"}
+        backend["config"] = {
+            "model_provider": "fake",
+            "model_providers.fake.name": "fake",
+            "model_providers.fake.base_url": f"{fake.url}/v1",
+            "model_providers.fake.wire_api": "responses",
+            "model_providers.fake.env_key": "FAKE_KEY",
+        }
+    else:
+        backend["env"] |= {"GOOGLE_GEMINI_BASE_URL": fake.url, "GEMINI_API_KEY": "test"}
+    return backend
+
+
+@dataclass
+class Bridge:
+    """A CLI, its fake, and the address of the clinvk in front of it."""
+
+    name: str
+    fake: FakeApi
+    url: str
+    http: aiohttp.ClientSession
+
+    def post(self, text: str = "hi", **fields: Any) -> Any:
+        """Ask; an aiohttp request to enter or await."""
+        messages = [{"role": "user", "content": text}]
+        body = {"model": self.name, "messages": messages, **fields}
+        return self.http.post(f"{self.url}/chat/completions", json=body)
+
+
+@asynccontextmanager
+async def bridge(name: str, home: Path, **limits: Any) -> AsyncIterator[Bridge]:
+    """Serve one CLI; its environment holds nothing of the machine's but PATH."""
+    async with FAKES[name]().running() as fake:
+        backend = {**settings(name, fake, home), **limits}
+        text = yaml.safe_dump({"backends": {name: backend}})
+        parsed = config.parse(text, name="test", env={})
+        async with serving(create_app(parsed)) as url, aiohttp.ClientSession() as http:
+            yield Bridge(name, fake, url + API, http)
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    """The whole environment a test gives to what it starts."""
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(home.parent / "tmp")}
