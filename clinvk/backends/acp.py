@@ -129,6 +129,9 @@ class AcpAgent:
         )
         self._sessions: dict[str, MemoryObjectSendStream[Message]] = {}
         self._stuck = False
+        # gemini 0.61.0 locks a file for each new session, and one that finds it locked waits
+        # twice as long at each try: of eight at once the last took 13 s.
+        self._opening = anyio.Lock()
 
     @classmethod
     async def greet(
@@ -185,7 +188,8 @@ class AcpAgent:
         """
         try:
             with anyio.fail_after(START_S):
-                result = await self.request("session/new", {"cwd": str(cwd), "mcpServers": []})
+                async with self._opening:
+                    result = await self.request("session/new", {"cwd": str(cwd), "mcpServers": []})
         except TimeoutError:
             self._stuck = True
             raise CliProtocolError(
