@@ -50,12 +50,16 @@ def child_environment(
         source: where names are looked up; the server's own environment by default.
     """
     source = os.environ if source is None else source
-    allowed = (*COMMON, *vendor)
+    return {**select((*COMMON, *vendor), source), **FIXED, **extra}
+
+
+def select(allowed: Iterable[str], source: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of `source` that may pass; a trailing `*` is a prefix."""
+    allowed = tuple(allowed)
     names = {name for name in allowed if not name.endswith("*")}
     prefixes = tuple(name.removesuffix("*") for name in allowed if name.endswith("*"))
-    passed = {
+    return {
         name: value
         for name, value in source.items()
         if (name in names or name.startswith(prefixes)) and not name.startswith("CLINVK_")
     }
-    return {**passed, **FIXED, **extra}

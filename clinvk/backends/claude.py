@@ -1,0 +1,200 @@
+"""Drives Claude Code over stream-json: a process per turn, set up by its control requests.
+
+Owns what makes claude a plain model whose login is the user's. Arguments and environment are
+claude_command's, the lines in claude_input's, the lines out claude_events'.
+
+    check -> script; open -> start a process -> initialize -> history -> query -> events
+"""
+
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import anyio
+
+from clinvk.backends import claude_command, claude_input
+from clinvk.backends.base import Health, State, find_program, require_program
+from clinvk.backends.claude_command import VENDOR_ENV, Login, find_login
+from clinvk.backends.claude_errors import LOGIN_FIX
+from clinvk.backends.claude_events import ClaudeParser
+from clinvk.backends.claude_session import ClaudeSession
+from clinvk.config import ClaudeConfig
+from clinvk.errors import CliCrashedError, CliProtocolError
+from clinvk.events import Event
+from clinvk.procs import process, scratch
+from clinvk.procs.capture import Captured, capture
+from clinvk.procs.environment import child_environment
+from clinvk.procs.process import Command, Process, ProcessStartError
+from clinvk.procs.supervisor import Supervisor
+from clinvk.turn import Turn, require_text_only
+
+TESTED_VERSION = "2.1.197"
+INSTALL_FIX = "npm install -g @anthropic-ai/claude-code"
+BOOT_TIMEOUT_S = 60.0
+LOOK_TIMEOUT_S = 9.0
+# A start takes half a second of a processor: more at once than there are only delays each.
+STARTS_AT_ONCE = max(2, os.cpu_count() or 1)
+
+
+class ClaudeBackend:
+    """Claude Code as a backend."""
+
+    kind = "claude"
+    vendor = "anthropic"
+
+    def __init__(self, name: str, config: ClaudeConfig, supervisor: Supervisor) -> None:
+        self.name = name
+        self._config = config
+        self._supervisor = supervisor
+        self._starts = anyio.Semaphore(STARTS_AT_ONCE)
+        self._sessions: set[ClaudeSession] = set()
+        self._swept = False
+
+    def __repr__(self) -> str:
+        return f"<ClaudeBackend {self.name!r}, {len(self._sessions)} running>"
+
+    @property
+    def installed(self) -> bool:
+        """Whether the program is found."""
+        return find_program(self._config.command, self._base_env()) is not None
+
+    def check(self, turn: Turn) -> tuple[str, ...]:
+        """Return the fields without effect; see `Backend.check`."""
+        self._program()
+        require_text_only(turn, self.name)
+        claude_input.check(turn)
+        return () if claude_command.knows_effort(turn.effort) else ("reasoning_effort",)
+
+    @asynccontextmanager
+    async def open(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
+        """Run the turn; see `Backend.open`."""
+        script = claude_input.script(turn)
+        session = await self._ready(model, turn.effort, script.instructions)
+        self._sessions.add(session)
+        try:
+            parser = ClaudeParser(self._config.retries)
+            async with aclosing(session.run(script, parser)) as events:
+                yield events
+        finally:
+            session.stop_soon()
+            self._sessions.discard(session)
+
+    async def health(self) -> Health:
+        """Look at version and login; starts no turn."""
+        program = find_program(self._config.command, self._base_env())
+        if program is None:
+            missing = f"{self._config.command[0]!r} was not found"
+            return Health(State.MISSING, reason=missing, fix=INSTALL_FIX)
+        try:
+            said = await self._ask("--version")
+            login = await self._ask("auth", "status", "--json")
+        except ProcessStartError as exc:
+            reason = f"{program!r} could not be started: {exc}"
+            return Health(State.FAILING, reason=reason, fix=INSTALL_FIX)
+        version = said.stdout.split(" ")[0].strip() or None
+        tested = None if version is None else version == TESTED_VERSION
+        logged_in = _logged_in(login.stdout)
+        if logged_in is None:
+            reason = login.stderr or "`claude auth status` gave no answer"
+            return Health(State.FAILING, version, tested, reason, INSTALL_FIX)
+        if not logged_in:
+            return Health(
+                State.NOT_LOGGED_IN, version, tested, "claude is not logged in", LOGIN_FIX
+            )
+        return Health(State.READY, version, tested)
+
+    async def warm(self) -> None:
+        """Nothing starts before the first turn: every process serves one."""
+
+    def close(self) -> None:
+        """Begin to stop every process."""
+        for session in self._sessions:
+            session.stop_soon()
+
+    async def _ready(
+        self, model: str | None, effort: str | None, instructions: str
+    ) -> ClaudeSession:
+        async with self._starts:
+            session = ClaudeSession(await self._start(model, effort))
+            try:
+                with anyio.fail_after(BOOT_TIMEOUT_S):
+                    await session.initialize(instructions)
+            except TimeoutError:
+                session.stop_soon()
+                raise CliProtocolError(
+                    f"claude was not ready after {BOOT_TIMEOUT_S:g} s; `clinvk doctor` may tell why"
+                ) from None
+            except BaseException:
+                session.stop_soon()
+                raise
+            return session
+
+    async def _start(self, model: str | None, effort: str | None) -> Process:
+        program = self._program()
+        if not self._swept:
+            self._swept = True
+            scratch.remove_stale(self.kind)
+        login = self._login()
+        folder = scratch.make(self.kind)
+        try:
+            argv = (*program, *claude_command.arguments(model, effort, _settings(folder, login)))
+            child = await process.start(
+                self._supervisor, Command(argv, login.env, _working_folder(folder))
+            )
+            self._supervisor.start(lambda: _remove_after(child, folder))
+        except ProcessStartError as exc:
+            scratch.remove(folder)
+            raise CliCrashedError(f"{program[0]!r} could not be started: {exc}") from exc
+        except BaseException:
+            scratch.remove(folder)
+            raise
+        return child
+
+    async def _ask(self, *arguments: str) -> Captured:
+        command = Command((*self._program(), *arguments), self._login().env, Path("/"))
+        return await capture(self._supervisor, command, timeout_s=LOOK_TIMEOUT_S)
+
+    def _login(self) -> Login:
+        return find_login(self._config.env, self._config.retries)
+
+    def _base_env(self) -> dict[str, str]:
+        return child_environment(VENDOR_ENV, self._config.env)
+
+    def _program(self) -> tuple[str, ...]:
+        return require_program(self.name, self._config.command, self._base_env(), fix=INSTALL_FIX)
+
+
+def _working_folder(folder: Path) -> Path:
+    path = folder / "work"
+    path.mkdir()
+    return path
+
+
+def _settings(folder: Path, login: Login) -> Path | None:
+    """Write the login settings where only this user can read them; they may name a secret."""
+    if not login.settings:
+        return None
+    path = folder / "settings.json"
+    path.write_text(json.dumps(login.settings), "utf-8")
+    return path
+
+
+def _logged_in(status: str) -> bool | None:
+    """Return what `claude auth status --json` says; None if it says nothing."""
+    try:
+        found = json.loads(status)
+    except (ValueError, RecursionError):
+        return None
+    logged_in = found.get("loggedIn") if isinstance(found, dict) else None
+    return logged_in if isinstance(logged_in, bool) else None
+
+
+async def _remove_after(child: Process, folder: Path) -> None:
+    try:
+        await child.stopped()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await child.stopped()
+        scratch.remove(folder)

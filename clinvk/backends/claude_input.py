@@ -1,0 +1,196 @@
+"""A turn as the lines that Claude Code reads on stdin. Pure.
+
+Owns how roles, tool calls and texts become messages of the CLI; knows no process. Observed with
+claude 2.1.197:
+
+- A user line with `shouldQuery: false` is remembered, and answered by an empty result that must
+  be awaited: an assistant line is taken at once, while user lines queue.
+- Assistant lines without distinct message ids are merged.
+- A text that begins with `/` is run as a command, unless another text block is the last one; an
+  empty last block is enough, and is dropped before the request upstream.
+- Blank text blocks of a user are dropped too, so a blank part is joined to its neighbour.
+- A conversation cannot end with the assistant: the CLI adds a user message `(no content)`.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from itertools import count, groupby
+from typing import Any
+
+from clinvk.errors import BadRequestError, ContextTooLongError
+from clinvk.turn import Message, PriorCall, Role, TextPart, Turn
+
+# What the CLI itself takes for a piped prompt. Over stream-json it would take more, and no
+# model would: its largest context window, a million tokens, is about 4 MB of text.
+MAX_TEXT_BYTES = 10 * 1024 * 1024
+
+Block = dict[str, Any]
+Line = dict[str, Any]
+
+_EMPTY: Block = {"type": "text", "text": ""}
+_BLANK = re.compile(r"[\s\ufeff]*")  # what JavaScript trims
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A line to send; `waits` says that its result must come before the next line."""
+
+    line: Line
+    waits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """The lines of a turn: the system text, what was said before, and the line that asks."""
+
+    instructions: str
+    history: tuple[Step, ...]
+    query: Line
+
+
+def check(turn: Turn) -> None:
+    """Refuse a turn that the CLI cannot be given.
+
+    Raises:
+        BadRequestError: naming the message at fault.
+        ContextTooLongError: if its text is over the CLI's limit.
+    """
+    _check_size(turn)
+    _check_tools(turn)
+    for at, message in enumerate(turn.messages):
+        spoken = message.role in {Role.USER, Role.ASSISTANT}
+        if spoken and message.text and _is_blank(message.text):
+            raise BadRequestError(
+                "the text is blank, which Claude models take from nobody; write something",
+                param=f"messages[{at}].content",
+            )
+    if _is_blank(turn.instructions) and not any(map(_says_something, turn.conversation)):
+        raise BadRequestError("no message has any text; write something", param="messages")
+
+
+def script(turn: Turn) -> Script:
+    """Return the lines of a turn that `check` has passed."""
+    said = [message for message in turn.conversation if _says_something(message)]
+    history: list[Step] = []
+    numbers = count(1)
+    for by_assistant, group in groupby(said, key=lambda m: m.role is Role.ASSISTANT):
+        if by_assistant:
+            history += [Step(_assistant_line(next(numbers), m), waits=False) for m in group]
+        else:
+            # The CLI joins one user's messages to one, whether they come in one line or in many.
+            blocks = [block for message in group for block in _user_blocks(message)]
+            history.append(Step(_user_line(blocks, asks=False), waits=True))
+    if history and history[-1].waits:
+        query = dict(history.pop().line)
+        del query["shouldQuery"]
+    else:
+        query = _user_line([], asks=True)
+    instructions = turn.instructions
+    return Script("" if _is_blank(instructions) else instructions, tuple(history), query)
+
+
+def _says_something(message: Message) -> bool:
+    return bool(message.text or message.calls or message.role is Role.TOOL)
+
+
+def _user_line(blocks: list[Block], *, asks: bool) -> Line:
+    line: Line = {"type": "user", "message": {"role": "user", "content": [*blocks, _EMPTY]}}
+    return line if asks else {**line, "shouldQuery": False}
+
+
+def _user_blocks(message: Message) -> list[Block]:
+    if message.role is Role.TOOL:
+        return [
+            {"type": "tool_result", "tool_use_id": message.call_id, "content": message.text},
+        ]
+    return _text_blocks(message)
+
+
+def _assistant_line(number: int, message: Message) -> Line:
+    calls = [
+        {"type": "tool_use", "id": call.id, "name": call.name, "input": _arguments(call)}
+        for call in message.calls
+    ]
+    return {
+        "type": "assistant",
+        "message": {
+            "id": f"msg_{number}",
+            "type": "message",
+            "role": "assistant",
+            "model": "earlier",
+            "content": [*_text_blocks(message), *calls],
+            "stop_reason": "tool_use" if calls else "end_turn",
+            "usage": {"input_tokens": 0, "output_tokens": 0},
+        },
+    }
+
+
+def _text_blocks(message: Message) -> list[Block]:
+    texts: list[str] = []
+    for part in message.parts:
+        if not isinstance(part, TextPart) or not part.text:
+            continue
+        if texts and (_is_blank(texts[-1]) or _is_blank(part.text)):
+            texts[-1] += part.text
+        else:
+            texts.append(part.text)
+    return [{"type": "text", "text": text} for text in texts]
+
+
+def _check_size(turn: Turn) -> None:
+    size = sum(len(message.text.encode("utf-8", "replace")) for message in turn.messages)
+    if size > MAX_TEXT_BYTES:
+        raise ContextTooLongError(
+            f"the messages are {size} bytes of text, and Claude Code takes {MAX_TEXT_BYTES} "
+            f"(10 MB); shorten them",
+            param="messages",
+        )
+
+
+def _check_tools(turn: Turn) -> None:
+    """Refuse what the CLI would drop or mend in silence: results and calls without the other."""
+    waiting: dict[str, str] = {}
+    for at, message in enumerate(turn.messages):
+        if message.role is Role.TOOL:
+            if message.call_id is None or waiting.pop(message.call_id, None) is None:
+                raise BadRequestError(
+                    f"no call of the assistant message before has the id {message.call_id!r}; "
+                    f"a tool message must follow its call",
+                    param=f"messages[{at}].tool_call_id",
+                )
+        elif message.role in {Role.USER, Role.ASSISTANT}:
+            _check_answered(waiting)
+            waiting = {
+                call.id: f"messages[{at}].tool_calls[{number}]"
+                for number, call in enumerate(message.calls)
+            }
+            for call in message.calls:
+                _check_arguments(call, waiting[call.id])
+    _check_answered(waiting)
+
+
+def _check_answered(waiting: dict[str, str]) -> None:
+    for call_id, param in waiting.items():
+        raise BadRequestError(
+            f"the call {call_id!r} has no tool message with its result after it", param=param
+        )
+
+
+def _arguments(call: PriorCall) -> Any:  # noqa: ANN401 - JSON
+    return json.loads(call.arguments or "{}")
+
+
+def _check_arguments(call: PriorCall, param: str) -> None:
+    try:
+        arguments = _arguments(call)
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise BadRequestError(
+            f"the arguments of {call.name!r} must be a JSON object", param=f"{param}.arguments"
+        )
+
+
+def _is_blank(text: str) -> bool:
+    return _BLANK.fullmatch(text) is not None

@@ -1,0 +1,113 @@
+"""One Claude Code process: set up after its start, given what was said before, asked once.
+
+Owns the order of lines on its pipes; what they say is claude_input's and claude_events'.
+"""
+
+import json
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from clinvk.backends.claude_events import ClaudeParser
+from clinvk.backends.claude_input import Script
+from clinvk.errors import CliCrashedError, CliProtocolError
+from clinvk.events import Event
+from clinvk.procs.process import LineTooLongError, Process, ProcessGoneError
+
+EXIT_GRACE_S = 1.0  # it leaves within 0.04 s of the end of its input
+_SETUP = "setup"
+
+_log = logging.getLogger(__name__)
+
+
+class ClaudeSession:
+    """A running process; `initialize` may come long after the start, and `run` comes once."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self._lines = process.lines()
+
+    async def initialize(self, instructions: str) -> None:
+        """Set the system text; returns when the CLI is ready for messages.
+
+        Raises:
+            CliCrashedError: if it ended instead.
+            CliProtocolError: if it refused.
+        """
+        request = {"subtype": "initialize", "systemPrompt": instructions}
+        await self._send({"type": "control_request", "request_id": _SETUP, "request": request})
+        while True:
+            message = await self._next()
+            reply = message.get("response")
+            if message.get("type") == "control_response" and isinstance(reply, dict):
+                if reply.get("subtype") == "success":
+                    return
+                raise CliProtocolError(f"claude refused its setup: {reply.get('error')}")
+
+    async def run(self, script: Script, parser: ClaudeParser) -> AsyncGenerator[Event, None]:
+        """Say what was said before, ask, and yield the events of the answer.
+
+        The process begins to stop before the last event is given.
+
+        Raises:
+            CliCrashedError: if it ended before its answer did.
+            CliProtocolError: if it did not take what was said before.
+        """
+        async with aclosing(self._lines):
+            for step in script.history:
+                await self._send(step.line)
+                if step.waits:
+                    await self._remembered()
+            await self._send(script.query)
+            ended = False
+            while not ended:
+                events = parser.feed(await self._next())
+                ended = parser.ended
+                if ended:
+                    self.stop_soon(eof_grace_s=EXIT_GRACE_S if parser.may_linger else 0.0)
+                for event in events:
+                    yield event
+
+    def stop_soon(self, *, eof_grace_s: float = 0.0) -> None:
+        """Begin to stop the process, which ends its turn; returns at once."""
+        self.process.stop_soon(eof_grace_s=eof_grace_s)
+
+    async def _remembered(self) -> None:
+        while True:
+            message = await self._next()
+            if message.get("type") == "result":
+                if message.get("is_error"):
+                    raise CliProtocolError(
+                        f"claude did not take the conversation so far: {message.get('result')}"
+                    )
+                return
+
+    async def _send(self, line: dict[str, Any]) -> None:
+        try:
+            await self.process.write(json.dumps(line).encode() + b"\n")
+        except ProcessGoneError:
+            raise await self._crash() from None
+
+    async def _next(self) -> dict[str, Any]:
+        try:
+            async for line in self._lines:
+                try:
+                    message = json.loads(line)
+                except (ValueError, RecursionError):
+                    _log.debug("skipped a line that is not JSON from pid %d", self.process.pid)
+                    continue
+                if isinstance(message, dict):
+                    return message
+        except LineTooLongError as exc:
+            raise CliProtocolError(f"claude wrote more than can be read: {exc}") from exc
+        raise await self._crash()
+
+    async def _crash(self) -> CliCrashedError:
+        self.process.stop_soon()
+        code = await self.process.stopped()
+        said = self.process.stderr_tail
+        return CliCrashedError(
+            f"claude ended with exit code {code} before its answer did"
+            + (f": {said}" if said else "; it gave no reason")
+        )
