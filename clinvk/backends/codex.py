@@ -19,10 +19,11 @@ from clinvk.backends.codex_events import TurnParser
 from clinvk.backends.codex_home import Home
 from clinvk.backends.codex_items import check_calls, check_size
 from clinvk.backends.codex_server import AppServer, Thread, launch
+from clinvk.backends.codex_stderr import LOG_FILTER
 from clinvk.backends.codex_turns import begin
 from clinvk.config import CodexConfig
-from clinvk.errors import CliCrashedError, ClinvkError, NotInstalledError
-from clinvk.events import Event
+from clinvk.errors import CliCrashedError, ClinvkError, NotInstalledError, RateLimitedError
+from clinvk.events import Event, Failed
 from clinvk.procs.capture import Captured, capture
 from clinvk.procs.environment import child_environment
 from clinvk.procs.pool import ServerPool, StartBackoffError
@@ -68,7 +69,8 @@ class _Setup:
 
     def command(self, home: Home, *arguments: str) -> Command:
         """Return the command that runs codex in a home."""
-        return Command((*self.program, *arguments), {**self.env, **home.env}, home.work)
+        env = {**self.env, **home.env, "RUST_LOG": LOG_FILTER}
+        return Command((*self.program, *arguments), env, home.work)
 
 
 class CodexBackend:
@@ -211,6 +213,10 @@ class CodexBackend:
 async def _events(server: AppServer, thread: Thread, parser: TurnParser) -> AsyncIterator[Event]:
     async for message in thread.inbox:
         for event in parser.feed(message):
+            if isinstance(event, Failed) and isinstance(event.error, RateLimitedError):
+                event.error.retry_after_s = (
+                    event.error.retry_after_s or await server.stderr.retry_after_s(thread.id)
+                )
             yield event
         if parser.done:
             return

@@ -41,7 +41,11 @@ _NO_MODEL = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _TOO_LONG = re.compile(r"context[ _](?:window|length)|maximum context", re.IGNORECASE)
-_CUT = re.compile(r"stream (?:disconnected|closed)|Connection failed|error sending request|timeout")
+_CUT = re.compile(
+    r"Transport error|network error|stream closed|Connection failed|error sending request|time-?out"
+    r"|timed out"
+)
+_LIMITED = "exceeded retry limit, last status: 429 Too Many Requests"  # codex's word for any 429
 
 _KINDS: dict[str, type[ClinvkError]] = {
     "badRequest": UpstreamRefusedError,
@@ -88,6 +92,8 @@ def classify(message: str, info: object) -> ClinvkError:
     if found := _STATUS.search(message):
         status = status or int(found[1])
     body = _json_error(message)
+    if message == _LIMITED:
+        body = "429 Too Many Requests"
     text = _prose(message) if body is None else body
     if missing := _NO_KEY.search(message):
         return NotLoggedInError(
@@ -119,6 +125,8 @@ def _make(kind: type[ClinvkError], text: str, message: str) -> ClinvkError:
     if issubclass(kind, RateLimitedError):
         return kind(f"codex's rate limit is used up: {text}", retry_after_s=_wait_s(message))
     if kind is ContextTooLongError:
+        if text.startswith("Codex ran out of room"):
+            text = "send less of it"
         return kind(f"the conversation is over the model's context window: {text}")
     if kind is UpstreamUnreachableError:
         return kind(f"codex lost, or never got, its connection to the model API: {text}")

@@ -120,7 +120,7 @@ class TurnParser:
         """A failure that codex means to retry; one that it does not comes again at the end."""
         if not params.get("willRetry"):
             return []
-        if self._retries_left > 0:
+        if self._retries_left > 0 and not self._said:  # a second try would say it all again
             self._retries_left -= 1
             return []
         error = _table(params.get("error"))

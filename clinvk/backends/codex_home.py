@@ -51,7 +51,6 @@ _OFF = (
     "hooks",
     "image_generation",
     "memories",
-    "multi_agent",
     "plugins",
     "remote_plugin",
     "shell_snapshot",

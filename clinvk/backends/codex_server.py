@@ -17,6 +17,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from clinvk import __version__
 from clinvk.backends.codex_catalog import Catalog
 from clinvk.backends.codex_home import Home
+from clinvk.backends.codex_stderr import CodexStderr
 from clinvk.errors import CliCrashedError, CliProtocolError
 from clinvk.procs import process
 from clinvk.procs.process import Command, Process, ProcessStartError
@@ -46,10 +47,16 @@ class AppServer:
     """One process and the threads on it."""
 
     def __init__(
-        self, child: Process, home: Home, catalog: Catalog, supervisor: Supervisor
+        self,
+        child: Process,
+        stderr: CodexStderr,
+        home: Home,
+        catalog: Catalog,
+        supervisor: Supervisor,
     ) -> None:
         self.home = home
         self.catalog = catalog
+        self.stderr = stderr
         self.version: str | None = None
         self._process = child
         self._supervisor = supervisor
@@ -125,6 +132,7 @@ class AppServer:
         """Open the inbox of a thread."""
         send, receive = anyio.create_memory_object_stream[Message](math.inf)
         self._inboxes[thread_id] = send
+        self.stderr.expect(thread_id)
         return Thread(thread_id, model, receive)
 
     def leave(self, thread: Thread, *, done: bool) -> None:
@@ -133,6 +141,7 @@ class AppServer:
         if inbox is not None:
             inbox.close()
         thread.inbox.close()
+        self.stderr.forget(thread.id)
         if not self._ended.is_set():
             with contextlib.suppress(RuntimeError):  # the supervisor is leaving, and stops it all
                 self._supervisor.start(partial(self._let_go, thread, done=done))
@@ -178,14 +187,15 @@ async def launch(
         CliCrashedError: if it does not come up.
         CliProtocolError: if it speaks something else.
     """
+    stderr = CodexStderr()
     try:
-        child = await process.start(supervisor, command)
+        child = await process.start(supervisor, command, tail=stderr)
     except BaseException as exc:
         home.remove()
         if isinstance(exc, ProcessStartError):
             raise CliCrashedError(f"codex could not be started: {exc}") from exc
         raise
-    server = AppServer(child, home, catalog, supervisor)
+    server = AppServer(child, stderr, home, catalog, supervisor)
     supervisor.start(server.serve)
     try:
         await server.greet()

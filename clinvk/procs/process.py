@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE
@@ -47,15 +47,16 @@ class Command:
 class Process:
     """A running child, held by its keeper."""
 
-    def __init__(self, raw: anyio.abc.Process) -> None:
+    def __init__(self, raw: anyio.abc.Process, tail: StderrTail | None = None) -> None:
         self._raw = raw
-        self._tail = StderrTail()
+        self._tail = StderrTail() if tail is None else tail
         self._stop_asked = anyio.Event()
         self._unwanted = False
         self._eof_grace_s = 0.0
         self._exited = anyio.Event()
         self._stopped = anyio.Event()
         self._stdout_done = anyio.Event()
+        self._stderr_done = anyio.Event()
 
     @property
     def pid(self) -> int:
@@ -85,7 +86,7 @@ class Process:
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as exc:
             raise ProcessGoneError(str(exc)) from exc
 
-    async def lines(self, limit: int = LINE_LIMIT) -> AsyncIterator[bytes]:
+    async def lines(self, limit: int = LINE_LIMIT) -> AsyncGenerator[bytes, None]:
         """Yield each line of stdout, the last also if its newline is missing.
 
         Raises:
@@ -151,6 +152,7 @@ class Process:
         with contextlib.suppress(anyio.EndOfStream, anyio.ClosedResourceError):
             while stderr is not None:
                 self._tail.push(await stderr.receive())
+        self._stderr_done.set()
 
     async def _stop(self) -> None:
         if self._raw.stdin is not None:
@@ -178,14 +180,22 @@ class Process:
     async def _close_pipes(self) -> None:
         if not self._unwanted:
             with anyio.move_on_after(DRAIN_S):
+                await self._stderr_done.wait()
                 await self._stdout_done.wait()
         for stream in (self._raw.stdout, self._raw.stderr):
             if stream is not None:
                 await stream.aclose()
 
 
-async def start(supervisor: Supervisor, command: Command) -> Process:
+async def start(
+    supervisor: Supervisor, command: Command, *, tail: StderrTail | None = None
+) -> Process:
     """Start a child that the supervisor keeps until it exits or is asked to stop.
+
+    Args:
+        supervisor: keeps it.
+        command: what to run.
+        tail: is given its stderr; a plain one by default.
 
     Raises:
         ProcessStartError: if the program is missing or cannot be run.
@@ -209,7 +219,7 @@ async def start(supervisor: Supervisor, command: Command) -> Process:
             outcome.append(exc)
             ready.set()
             return
-        process = Process(raw)
+        process = Process(raw, tail)
         outcome.append(process)
         ready.set()
         await process.keep()

@@ -1,0 +1,81 @@
+"""What codex logs to stderr: the one place where it tells when to ask again.
+
+Its errors over stdout lose the `retry-after` of a 429; the log of its HTTP client has the
+headers of every response, and the thread that it was for (observed with codex 0.169.0). All
+else that is logged below an error is dropped.
+"""
+
+import re
+
+import anyio
+
+from clinvk.procs.tail import StderrTail
+
+# The span is enabled for the thread's id in the line; nothing below it logs what was said.
+LOG_FILTER = "error,codex_http_client::client=debug,codex_core[session_loop]=info"
+
+HINT_S = 0.2  # the line was written before the error was, but to another pipe
+
+_LINE_LIMIT = 64 * 1024
+# Nothing of the sandbox matters here, but codex complains of a part that it can do without.
+_NOISE = re.compile(rb"^\S+Z +(?:(?:TRACE|DEBUG|INFO) |ERROR .*bubblewrap)")
+_RESPONSE = re.compile(
+    r"thread_id=(?P<thread>[\w-]+).* codex_http_client\S* Request completed "
+    r'(?:.*"retry-after(?P<unit>-ms)?": "(?P<value>\d+(?:\.\d+)?)")?'
+)
+
+
+class CodexStderr(StderrTail):
+    """Keeps the tail of what is not a mere log, and the waits that the model API asked for."""
+
+    __slots__ = ("_heard", "_line", "_waits")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._line = b""
+        self._waits: dict[str, list[float | None]] = {}
+        self._heard = anyio.Event()
+
+    def push(self, chunk: bytes) -> None:
+        """Take the next bytes."""
+        *lines, rest = (self._line + chunk).split(b"\n")
+        for line in lines:
+            self._take(line + b"\n")
+        if len(rest) > _LINE_LIMIT:
+            self._take(rest)
+            rest = b""
+        self._line = rest
+
+    @property
+    def text(self) -> str:
+        """The tail as text, with the line that was cut off by the end."""
+        if self._line:
+            self._take(self._line)
+            self._line = b""
+        return super().text
+
+    def expect(self, thread_id: str) -> None:
+        """Begin to keep what is heard for a thread, until `forget`."""
+        self._waits[thread_id] = []
+
+    def forget(self, thread_id: str) -> None:
+        """Drop what was heard for a thread."""
+        self._waits.pop(thread_id, None)
+
+    async def retry_after_s(self, thread_id: str) -> float | None:
+        """Return how long the last response to a thread told it to wait, if it did."""
+        waits = self._waits.get(thread_id, [])
+        with anyio.move_on_after(HINT_S):
+            while not waits:
+                await self._heard.wait()
+        return waits[-1] if waits else None
+
+    def _take(self, line: bytes) -> None:
+        if not _NOISE.match(line):
+            super().push(line)
+        elif found := _RESPONSE.search(line.decode("utf-8", "replace")):
+            value = float(found["value"]) if found["value"] else None
+            wait_s = value / 1000 if value is not None and found["unit"] else value
+            self._waits.get(found["thread"], []).append(wait_s)
+            heard, self._heard = self._heard, anyio.Event()
+            heard.set()
