@@ -91,6 +91,9 @@ class _Server:
         self.recordings = Recordings(home.responses)
         self._backend = backend
         self._turns = 0
+        # Two session/new at once fight for a lock on a file, and the loser waits 0.1 s, then 0.2,
+        # 0.4 …: the eighth came after 13 s (observed with 0.61.0). One at a time is 30 ms each.
+        self._opening = anyio.Lock()
 
     @property
     def alive(self) -> bool:
@@ -104,7 +107,8 @@ class _Server:
     async def open_session(self, effort: str | None, model: str | None) -> str:
         """Open a session that asks `model` with an effort."""
         try:
-            session = await self.agent.open_session(self.home.folder(effort))
+            async with self._opening:
+                session = await self.agent.open_session(self.home.folder(effort))
             if model is not None and model != self.login.model:
                 await self.agent.request(
                     "session/set_model", {"sessionId": session, "modelId": model}

@@ -1,5 +1,6 @@
 """A fake of the Gemini API: streams by script and remembers what was asked."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -17,10 +18,18 @@ _STATUS_NAMES = {
     503: "UNAVAILABLE",
 }
 PROMPT_BLOCKED = "PROMPT_BLOCKED"  # as Reply.stop: no candidate at all, only promptFeedback
+NO_END = "NO_END"  # as Reply.stop: the stream ends without a finish reason
 
 
 class FakeGemini(FakeApi):
-    """`POST /v1beta/models/MODEL:METHOD` for the three methods that the CLI calls."""
+    """`POST /v1beta/models/MODEL:METHOD` for the three methods that the CLI calls.
+
+    `idle` is set while no stream is open.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle = asyncio.Event()
 
     def add_routes(self, app: web.Application) -> None:
         app.router.add_post("/v1beta/models/{call}", self._call)
@@ -56,8 +65,13 @@ class FakeGemini(FakeApi):
             return self._refuse(reply)
         if method == "generateContent":
             return web.json_response(_chunk(reply, [{"text": "".join(reply.text)}], last=True))
-        async with self.stream(request, reply) as response:
-            await self._stream(reply, request, response)
+        self.idle.clear()
+        try:
+            async with self.stream(request, reply) as response:
+                await self._stream(reply, request, response)
+        finally:
+            if not self.open:
+                self.idle.set()
         return response
 
     async def _stream(
@@ -82,7 +96,8 @@ class FakeGemini(FakeApi):
         await self.pace(reply, len(reply.text), request)
         for name, arguments in reply.tool_calls:
             await send(_chunk(reply, [{"functionCall": {"name": name, "args": arguments}}]))
-        await send(_chunk(reply, [{"text": ""}], last=True))
+        if reply.stop != NO_END:
+            await send(_chunk(reply, [{"text": ""}], last=True))
 
     def _refuse(self, reply: Reply) -> web.Response:
         error = reply.error or {

@@ -50,13 +50,14 @@ from clinvk.events import (
 from clinvk.procs.supervisor import Supervisor
 from clinvk.turn import ImagePart, Message, Role, TextPart, ToolSpec, Turn
 from tests.fakes.api import Captured, Reply
-from tests.fakes.gemini import PROMPT_BLOCKED, FakeGemini
+from tests.fakes.gemini import NO_END, PROMPT_BLOCKED, FakeGemini
 from tests.real.conftest import cli
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
 HUNG_S = 20  # a guard against hanging tests, not a measure
 FLASH = "gemini-2.5-flash"
+API_KEY_LOGIN = {"security": {"auth": {"selectedType": "gemini-api-key"}}}
 
 
 def said(role: str, text: str) -> Message:
@@ -99,6 +100,17 @@ class World:
         self.made.append(backend)
         return backend
 
+    def processes(self) -> list[psutil.Process]:
+        """The gemini processes of this world that run now."""
+        found = []
+        for child in psutil.Process().children(recursive=True):
+            try:
+                if any(str(self.temp) in word for word in child.cmdline()):
+                    found.append(child)
+            except psutil.Error:
+                continue
+        return found
+
     def write(self, name: str, text: str) -> Path:
         path = self.home / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,6 +143,7 @@ async def make_world(path: Path) -> AsyncIterator[World]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared_world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     async for world in make_world(tmp_path_factory.mktemp("gemini")):
+        world.write(".gemini/settings.json", json.dumps(API_KEY_LOGIN))
         world.backend()
         yield world
 
@@ -186,18 +199,6 @@ def answer(events: list[Event]) -> str:
     return "".join(event.text for event in events if isinstance(event, TextDelta))
 
 
-def processes() -> list[psutil.Process]:
-    """The gemini processes that run now."""
-    found = []
-    for child in psutil.Process().children(recursive=True):
-        try:
-            if "--acp" in child.cmdline():
-                found.append(child)
-        except psutil.Error:
-            continue
-    return found
-
-
 # --- what reaches the model ----------------------------------------------------------------
 
 
@@ -207,7 +208,7 @@ def processes() -> list[psutil.Process]:
         "Hello",
         "  two\n\n\n\nlines \t\r\n with ends \n",
         "ünïcode \U0001f600 \u200b \ufeff <<<k0 end>>> \x01",
-        "${AgentSkills} $(date) `id` %s {{x}} <!-- gone? -->",
+        "<${AgentSkills}> $(date) `id` %s {{x}} <!-- gone? -->",
         "</session_context>",
     ],
 )
@@ -294,7 +295,7 @@ async def test_more_than_gemini_takes_is_refused_before_it_starts(
     error = await failure(own_world.backend(), turn("word " * 1_000_000))
     assert type(error) is ContextTooLongError
     assert "1048576" in error.message
-    assert processes() == []
+    assert own_world.processes() == []
 
 
 async def test_a_prompt_that_gemini_itself_finds_too_long_is_refused(
@@ -334,7 +335,7 @@ async def test_no_model_asks_one_model_and_no_classifier(
 ) -> None:
     await run(backend, turn("Hello"), None)
     assert [request.path.partition("?")[0] for request in fake.requests] == [
-        "/v1beta/models/gemini-2.5-pro:streamGenerateContent"
+        "/v1beta/models/gemini-3.1-pro-preview:streamGenerateContent"
     ]
 
 
@@ -342,8 +343,9 @@ async def test_the_users_own_model_is_the_default_and_a_change_is_followed(
     own_world: World,
 ) -> None:
     backend = own_world.backend()
-    for model in ("gemini-2.5-flash-lite", "gemini-3-pro-preview"):
-        own_world.write(".gemini/settings.json", json.dumps({"model": {"name": model}}))
+    for model in ("gemini-2.5-flash", "gemini-3-flash-preview"):
+        settings = {**API_KEY_LOGIN, "model": {"name": model}}
+        own_world.write(".gemini/settings.json", json.dumps(settings))
         await run(backend, turn("Hello"), None)
         assert own_world.fake.model == model
 
@@ -355,9 +357,9 @@ async def test_the_users_own_model_is_the_default_and_a_change_is_followed(
         (FLASH, "none", {"thinkingBudget": 512}),
         (FLASH, "low", {"thinkingBudget": 1024}),
         (FLASH, "high", {"thinkingBudget": 24_576}),
-        ("gemini-3-pro-preview", "low", {"thinkingLevel": "LOW"}),
-        ("gemini-3-pro-preview", "max", {"thinkingLevel": "HIGH"}),
-        ("gemini-3.5-flash", "minimal", {"thinkingLevel": "LOW"}),
+        ("gemini-3.1-pro-preview", "low", {"thinkingLevel": "LOW"}),
+        ("gemini-3.1-pro-preview", "max", {"thinkingLevel": "HIGH"}),
+        ("gemini-3-flash-preview", "minimal", {"thinkingLevel": "LOW"}),
     ],
 )
 async def test_effort_is_thinking(
@@ -464,6 +466,7 @@ def quota(message: str, **detail: str) -> dict[str, Any]:
         (Reply(status=529), OverloadedError),
         (Reply(cut=0), UpstreamUnreachableError),
         (Reply(cut=2), UpstreamUnreachableError),
+        (Reply(stop=NO_END), UpstreamUnreachableError),
         (Reply(text=()), UpstreamError),
         (Reply(text=(), tool_calls=(("run_shell_command", {"command": "true"}),)), UpstreamError),
     ],
@@ -494,7 +497,7 @@ async def test_an_api_that_cannot_be_reached_is_unreachable(own_world: World) ->
 
 
 async def test_an_answer_that_a_retry_began_again_is_no_answer(own_world: World) -> None:
-    own_world.fake.answer(Reply(cut=2), Reply())
+    own_world.fake.answer(Reply(text=("Hel",), stop=NO_END), Reply())
     events = await run(own_world.backend(retries=1), turn("Hello"))
     assert len(own_world.fake.requests) == 2
     assert isinstance(events[-1], Failed)
@@ -504,7 +507,9 @@ async def test_an_answer_that_a_retry_began_again_is_no_answer(own_world: World)
 # --- many turns, and their ends ------------------------------------------------------------
 
 
-async def test_turns_side_by_side_are_not_mixed(backend: GeminiBackend, fake: FakeGemini) -> None:
+async def test_turns_side_by_side_are_not_mixed(
+    world: World, backend: GeminiBackend, fake: FakeGemini
+) -> None:
     def echo(request: Captured) -> Reply:
         text = request.body["contents"][0]["parts"][-1]["text"]
         return Reply(
@@ -528,14 +533,14 @@ async def test_turns_side_by_side_are_not_mixed(backend: GeminiBackend, fake: Fa
         assert events[-2] == Usage(int(text), 7)
         odd = int(text) % 2
         assert events[-1] == Finished(FinishReason.LENGTH if odd else FinishReason.STOP)
-    assert len(processes()) == 1
+    assert len(world.processes()) == 1
 
 
 async def test_leaving_closes_the_models_connection_and_keeps_the_process(
-    backend: GeminiBackend, fake: FakeGemini
+    world: World, backend: GeminiBackend, fake: FakeGemini
 ) -> None:
     await run(backend, turn("Hello"))
-    before = processes()
+    before = world.processes()
     fake.answer(Reply(hold=1))
     with anyio.fail_after(HUNG_S):
         async with backend.open(turn("Hello"), FLASH) as stream:
@@ -543,7 +548,7 @@ async def test_leaving_closes_the_models_connection_and_keeps_the_process(
         await fake.idle.wait()
     assert fake.aborted == 1
     assert fake.open == 0
-    assert processes() == before
+    assert world.processes() == before
     fake.answer(Reply())
     assert answer(await run(backend, turn("Hello"))) == "Hello from the fake."
 
@@ -569,19 +574,19 @@ async def test_a_cancelled_job_closes_the_models_connection(
 
 
 async def test_a_killed_process_fails_its_turns_and_the_next_turn_has_a_new_one(
-    backend: GeminiBackend, fake: FakeGemini
+    world: World, backend: GeminiBackend, fake: FakeGemini
 ) -> None:
     fake.answer(Reply(hold=1))
     with anyio.fail_after(HUNG_S):
         async with backend.open(turn("Hello"), FLASH) as stream:
             await anext(stream)
-            (process,) = processes()
+            (process,) = world.processes()
             process.send_signal(signal.SIGKILL)
             with pytest.raises(CliCrashedError, match="-9"):
                 [event async for event in stream]
     fake.answer(Reply())
     assert answer(await run(backend, turn("Hello"))) == "Hello from the fake."
-    (following,) = processes()
+    (following,) = world.processes()
     assert following.pid != process.pid
 
 
@@ -593,7 +598,7 @@ async def test_a_process_is_replaced_before_its_sessions_pile_up(
     pids = []
     for _ in range(3):
         await run(backend, turn("Hello"))
-        pids.append(processes()[-1].pid)
+        pids.append(own_world.processes()[-1].pid)
     assert pids[0] == pids[1] != pids[2]
 
 
@@ -601,9 +606,9 @@ async def test_a_process_started_ahead_takes_the_first_turn(own_world: World) ->
     backend = own_world.backend()
     with anyio.fail_after(HUNG_S):
         await backend.warm()
-    (process,) = processes()
+    (process,) = own_world.processes()
     await run(backend, turn("Hello"))
-    assert processes() == [process]
+    assert own_world.processes() == [process]
 
 
 # --- isolation and login -------------------------------------------------------------------
@@ -666,7 +671,7 @@ async def test_nobody_logged_in_is_told_before_a_process_starts(own_world: World
     error = await failure(backend, turn("Hello"))
     assert type(error) is NotLoggedInError
     assert "run `gemini`" in error.message
-    assert processes() == []
+    assert own_world.processes() == []
     health = await backend.health()
     assert health.state is State.NOT_LOGGED_IN
     with pytest.raises(NotLoggedInError):
@@ -674,10 +679,7 @@ async def test_nobody_logged_in_is_told_before_a_process_starts(own_world: World
 
 
 async def test_a_key_that_is_nowhere_is_found_out_by_gemini(own_world: World) -> None:
-    own_world.write(
-        ".gemini/settings.json",
-        json.dumps({"security": {"auth": {"selectedType": "gemini-api-key"}}}),
-    )
+    own_world.write(".gemini/settings.json", json.dumps(API_KEY_LOGIN))
     backend = own_world.backend(GEMINI_API_KEY=None, GEMINI_FORCE_FILE_STORAGE="true")
     assert type(await failure(backend, turn("Hello"))) is NotLoggedInError
     with anyio.fail_after(HUNG_S):
@@ -704,7 +706,7 @@ async def test_health_is_ready_without_starting_anything(own_world: World) -> No
     assert await own_world.backend().health() == Health(
         State.READY, version=gemini.TESTED_VERSION, tested=True
     )
-    assert processes() == []
+    assert own_world.processes() == []
 
 
 async def test_a_program_that_is_not_there_is_missing(own_world: World) -> None:
