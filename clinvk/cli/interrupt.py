@@ -20,11 +20,15 @@ class Interruption:
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()
         self.number = 0
+        self._heard: list[signal.Signals] = []
 
     def __enter__(self) -> Self:
+        # What is ignored stays so: nohup and shells start programs like that on purpose.
+        heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
         loop = asyncio.get_running_loop()
-        for number in SIGNALS:
+        for number in heard:
             loop.add_signal_handler(number, self._take, number)
+        self._heard = heard
         return self
 
     def __exit__(
@@ -34,9 +38,9 @@ class Interruption:
         traceback: TracebackType | None,
     ) -> None:
         loop = asyncio.get_running_loop()
-        for number in SIGNALS:
+        for number in self._heard:
             loop.remove_signal_handler(number)
 
-    def _take(self, number: int) -> None:
+    def _take(self, number: signal.Signals) -> None:
         self.number = self.number or number
         self.scope.cancel()
