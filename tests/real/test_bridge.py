@@ -185,8 +185,11 @@ async def test_a_cut_stream_is_an_error_and_never_a_stop(served: Bridge) -> None
     served.fake.answer(Reply(text=("one", " two", " three"), cut=2))
     with anyio.fail_after(60):
         async with served.post(stream=True) as response:
-            chunks = [chunk async for chunk in deltas(response)]
-    assert chunks[-1]["error"]["code"] == "upstream_unreachable"
+            if response.status == 200:
+                said = [chunk async for chunk in deltas(response)]
+            else:  # a cut connection may lose the words before the cut, too
+                said = [await response.json()]
+    assert said[-1]["error"]["code"] == "upstream_unreachable"
 
 
 async def test_stop_texts_and_token_limits_cut_and_close_upstream(served: Bridge) -> None:
