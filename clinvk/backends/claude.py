@@ -140,8 +140,9 @@ class ClaudeBackend:
         folder = scratch.make(self.kind)
         try:
             argv = (*program, *claude_command.arguments(model, effort, _settings(folder, login)))
+            env = {**login.env, "CLAUDE_CODE_TMPDIR": str(folder)}
             child = await process.start(
-                self._supervisor, Command(argv, login.env, _working_folder(folder))
+                self._supervisor, Command(argv, env, _working_folder(folder))
             )
             self._supervisor.start(lambda: _remove_after(child, folder))
         except ProcessStartError as exc:

@@ -8,7 +8,6 @@ import re
 from dataclasses import dataclass
 
 from clinvk.errors import (
-    BadRequestError,
     ClinvkError,
     CliProtocolError,
     ContextTooLongError,
@@ -29,9 +28,9 @@ LOGIN_FIX = "claude auth login"
 
 _TOO_LONG = re.compile(r"(?i)prompt is too long|input length and `?max_tokens`? exceed")
 _OVERLOADED = re.compile(r"(?i)\boverloaded\b")
-_USAGE_LIMIT = re.compile(r"(?i)hit your .*limit|usage limit|out of .*usage")
+_USAGE_LIMIT = re.compile(r"(?i)(?:hit|reached) your .*limit|out of .*usage")
 _CONNECTION = re.compile(
-    r"(?i)connect|network|socket|econn|enotfound|timed? ?out|certificate|fetch"
+    r"(?i)connect|network|socket|econn|enotfound|timed? ?out|certificate|fetch|stream ended"
 )
 _PREFIX = re.compile(r"(?:Failed to authenticate\. )?(?:API Error: )?(?:\d{3} )?")
 _ADVICE = re.compile(r" (?:This is a server-side issue|Run --model|Try with a smaller file).*")
@@ -53,7 +52,8 @@ def classify(said: Complaint) -> ClinvkError:
     text = _clean(said.text)
     if said.reason in {"prompt_too_long", "blocking_limit"} or _TOO_LONG.search(text):
         return ContextTooLongError(
-            f"the conversation is over the model's context window: {text}", param="messages"
+            f"the conversation is over the model's context window ({text}); shorten it",
+            param="messages",
         )
     if said.kind == "billing_error":
         return QuotaExceededError(f"the account that claude is logged in to cannot pay: {text}")
@@ -84,8 +84,7 @@ def _by_status(said: Complaint, status: int, text: str) -> ClinvkError:
         return UpstreamError(
             f"the model API failed with {status}: {text}", retry_after_s=said.retry_after_s
         )
-    refusal: type[BadRequestError] = UpstreamRefusedError
-    return refusal(f"the model API refused the request with {status}: {text}")
+    return UpstreamRefusedError(f"the model API refused the request with {status}: {text}")
 
 
 def _without_status(said: Complaint, text: str) -> ClinvkError:
@@ -94,7 +93,7 @@ def _without_status(said: Complaint, text: str) -> ClinvkError:
     if _OVERLOADED.search(text):
         return OverloadedError(f"the model API is overloaded: {text}")
     if _CONNECTION.search(text):
-        return UpstreamUnreachableError(f"claude lost or never had its model API: {text}")
+        return UpstreamUnreachableError(f"the connection to the model API failed: {text}")
     if said.kind is not None:
         return UpstreamError(f"the model API failed: {text}")
     return CliProtocolError(f"claude ended the turn without an answer: {text}")

@@ -50,6 +50,7 @@ class ClaudeParser:
         self.may_linger = False
         self._retries = retries
         self._clock = clock
+        self._started = False
         self._spoke = False
         self._visible = False
         self._usage: dict[str, Any] = {}
@@ -104,6 +105,9 @@ class ClaudeParser:
             return [Failed(UpstreamUnreachableError(lost))]
         self._usage = dict(_mapping(message.get("usage")))
         self._thinking_tokens = 0
+        if self._started:
+            return []
+        self._started = True
         model = message.get("model")
         return [Started(model if isinstance(model, str) else None)]
 
@@ -114,6 +118,7 @@ class ClaudeParser:
             self._visible = self._visible or bool(text.strip())
             return [TextDelta(text)]
         if isinstance(thinking, str) and thinking:
+            self._spoke = True
             return [ReasoningDelta(thinking)]
         return []
 

@@ -34,6 +34,7 @@ class TurnParser:
         self._retries_left = retries
         self._started = False
         self._said: dict[str, str] = {}
+        self._open_messages: set[str] = set()
         self._usage: Usage | None = None
         self.done = False
         self.ended = False
@@ -78,6 +79,8 @@ class TurnParser:
         if kind == "userMessage":
             return []
         events = self._begin()
+        if kind == "agentMessage":
+            self._open_messages.add(str(item.get("id")))
         if kind not in _QUIET_ITEMS:
             events.append(ToolActivity(kind, str(item.get("status", "started"))))
         return events
@@ -107,6 +110,7 @@ class TurnParser:
         """Catch up on what came without deltas."""
         kind, ident = item.get("type"), str(item.get("id"))
         if kind == "agentMessage":
+            self._open_messages.discard(ident)
             text, said = str(item.get("text", "")), self._said.get(ident, "")
             return self._text(ident, text[len(said) :]) if text.startswith(said) else []
         if kind == "reasoning" and f"reasoning {ident}" not in self._said:
@@ -130,7 +134,9 @@ class TurnParser:
     def _completed(self, turn: dict[str, Any]) -> list[Event]:
         status = turn.get("status")
         if status == "completed":
-            return self._finish(FinishReason.STOP)
+            # Codex knows no refusals: it drops the message, which then never completes.
+            refused = bool(self._open_messages)
+            return self._finish(FinishReason.CONTENT_FILTER if refused else FinishReason.STOP)
         if status == "failed":
             ended = outcome(turn.get("error"))
             return self._finish(ended) if isinstance(ended, FinishReason) else self._fail(ended)

@@ -1,4 +1,8 @@
-"""A fake of the Anthropic Messages API: streams by script and remembers what was asked."""
+"""A fake of the Anthropic Messages API: streams by script and remembers what was asked.
+
+A `Reply` with status 200 and an `error` sends it as an event after the text; one whose `stop` is
+`NO_END` ends its stream there.
+"""
 
 import json
 from typing import Any
@@ -6,6 +10,8 @@ from typing import Any
 from aiohttp import web
 
 from tests.fakes.api import Captured, FakeApi, Reply
+
+NO_END = "no end"
 
 _ERROR_TYPES = {
     400: "invalid_request_error",
@@ -77,6 +83,10 @@ class FakeAnthropic(FakeApi):
             await self.pace(reply, at, request)
             await send(_delta(index, {"type": "text_delta", "text": piece}))
         await self.pace(reply, len(reply.text), request)
+        if reply.error is not None:
+            await send(reply.error)
+        if reply.error is not None or reply.stop == NO_END:
+            return
         if reply.text:
             await send({"type": "content_block_stop", "index": index})
             index += 1

@@ -14,7 +14,8 @@ class FakeResponses(FakeApi):
     """Answers `POST /v1/responses` by script and lists `models` at `GET /v1/models`.
 
     A reply with status 200 and an `error` ends as `response.failed`; a `stop` makes it end as
-    `response.incomplete` for that reason. A websocket upgrade is refused with 426.
+    `response.incomplete` for that reason, but `refusal` says the text as a refusal. A websocket
+    upgrade is refused with 426.
     """
 
     def __init__(self) -> None:
@@ -55,7 +56,10 @@ class FakeResponses(FakeApi):
             stream = _Stream(response.write, f"resp_{number}")
             await stream.send("response.created", response=stream.response("in_progress"))
             await stream.reasoning(reply.thinking)
-            await self._text(stream, reply, request)
+            if reply.stop == "refusal":
+                await stream.refusal(reply.text)
+            else:
+                await self._text(stream, reply, request)
             await stream.calls(reply.tool_calls)
             await stream.end(reply)
         return response
@@ -119,6 +123,15 @@ class _Stream:
         summary = [{"type": "summary_text", "text": "".join(pieces)}]
         await self.done({**item, "summary": summary, "encrypted_content": None})
 
+    async def refusal(self, pieces: tuple[str, ...]) -> None:
+        item = {"type": "message", "role": "assistant", "id": f"msg_{self.id}"}
+        place = {"item_id": item["id"], "output_index": 1, "content_index": 0}
+        await self.send("response.output_item.added", output_index=1, item={**item, "content": []})
+        for piece in pieces:
+            await self.send("response.refusal.delta", **place, delta=piece)
+        content = [{"type": "refusal", "refusal": "".join(pieces)}]
+        await self.done({**item, "status": "completed", "content": content})
+
     async def calls(self, calls: tuple[tuple[str, dict[str, Any]], ...]) -> None:
         for at, (name, arguments) in enumerate(calls):
             await self.done(
@@ -143,7 +156,7 @@ class _Stream:
         if reply.error is not None:
             response = self.response("failed", error=reply.error, usage=None)
             await self.send("response.failed", response=response)
-        elif reply.stop is not None:
+        elif reply.stop not in (None, "refusal"):
             details = {"reason": reply.stop}
             response = self.response("incomplete", incomplete_details=details, usage=usage)
             await self.send("response.incomplete", response=response)
