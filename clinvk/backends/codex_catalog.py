@@ -57,9 +57,8 @@ class Catalog:
         """
         data = json.loads(text)
         models = data.get("models") if isinstance(data, dict) else None
-        entries = [
-            m for m in models or () if isinstance(m, dict) and isinstance(m.get("slug"), str)
-        ]
+        found = models if isinstance(models, list) else []
+        entries = [m for m in found if isinstance(m, dict) and isinstance(m.get("slug"), str)]
         if not entries:
             raise ValueError("it lists no models")
         return cls([_plain(entry) for entry in entries])

@@ -35,7 +35,7 @@ _FINISHES = {
 _STATUS = re.compile(r"(?:unexpected|last) status:? (\d{3})\b[^:]*(?:: )?")
 _URL = re.compile(r",? url: \S+")
 _NO_KEY = re.compile(r"Missing environment variable: `?(\w+)")
-_WAIT = re.compile(r"try again in (?:(\d+)m)?(?:(\d+(?:\.\d+)?)(ms|s))?", re.IGNORECASE)
+_WAIT = re.compile(r"try again in (?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)(ms|s))?", re.IGNORECASE)
 _NO_MODEL = re.compile(
     r"model\b.*\b(?:does not exist|not found|not supported|not available)|unknown model",
     re.IGNORECASE | re.DOTALL,

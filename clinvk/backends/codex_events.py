@@ -75,8 +75,8 @@ class TurnParser:
         return [Started(self._model)]
 
     def _item_started(self, item: dict[str, Any]) -> list[Event]:
-        kind = str(item.get("type"))
-        if kind == "userMessage":
+        kind = item.get("type")
+        if not isinstance(kind, str) or kind == "userMessage":
             return []
         events = self._begin()
         if kind == "agentMessage":
@@ -116,8 +116,8 @@ class TurnParser:
         if kind == "reasoning" and f"reasoning {ident}" not in self._said:
             pieces = item.get("summary") or item.get("content") or ()
             return self._reasoning(ident, "\n\n".join(str(piece) for piece in pieces))
-        if kind not in _QUIET_ITEMS:
-            return [ToolActivity(str(kind), str(item.get("status", "completed")))]
+        if isinstance(kind, str) and kind not in _QUIET_ITEMS:
+            return [ToolActivity(kind, str(item.get("status", "completed")))]
         return []
 
     def _error(self, params: dict[str, Any]) -> list[Event]:
