@@ -24,6 +24,7 @@ from clinvk.cli.render import (
     error_console,
     output_console,
     plain_table,
+    print_table,
     version,
 )
 from clinvk.cli.report import Report
@@ -134,7 +135,7 @@ def _print(findings: list[Finding], *, probed: bool) -> None:
             cells.append(_timing(probe))
         failure = probe.error if probe and probe.error else ""
         table.add_row(*cells, Text(visible(failure or advice(health))))
-    output_console().print(table)
+    print_table(output_console(), table)
 
 
 def _timing(probe: Probe | None) -> Text:

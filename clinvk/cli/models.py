@@ -16,7 +16,7 @@ def models(want_json: bool, config_file: Path | None) -> None:
     Any other model that a CLI knows is asked for as BACKEND/MODEL.
     """
     from clinvk.cli.local import models_of  # noqa: PLC0415 - keeps --help fast
-    from clinvk.cli.render import output_console, plain_table  # noqa: PLC0415
+    from clinvk.cli.render import output_console, plain_table, print_table  # noqa: PLC0415
     from clinvk.cli.settings import read_config  # noqa: PLC0415
     from clinvk.wire.openai_models import list_body  # noqa: PLC0415
 
@@ -27,4 +27,4 @@ def models(want_json: bool, config_file: Path | None) -> None:
     table = plain_table("model", "owned by")
     for row in rows:
         table.add_row(row.id, row.owned_by)
-    output_console().print(table)
+    print_table(output_console(), table)

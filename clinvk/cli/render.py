@@ -4,6 +4,7 @@ import io
 import sys
 from collections.abc import Mapping
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -53,10 +54,24 @@ def version(found: Health) -> str:
 
 
 def advice(found: Health) -> str:
-    """Return what is wrong with a backend and the command that mends it."""
-    reason = found.reason or ("" if found.state is State.READY else "it cannot be used")
-    command = f"run: {found.fix}" if found.fix else ""
-    return "; ".join(part for part in (reason, command) if part)
+    """Return what is wrong with a backend and what mends it."""
+    if found.state is State.READY:
+        return found.reason or ""
+    reason = found.reason or "it cannot be used"
+    if found.fix is None or found.fix in reason:
+        return reason
+    return f"{reason}; fix: {found.fix}"
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table; a program that reads it gets no spaces at the ends of lines."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as printed:
+        console.print(table)
+    lines = [line.rstrip() for line in printed.get().splitlines()]
+    click.echo("\n".join(lines), err=console.stderr)
 
 
 def health_table(registry: Registry, health: Mapping[str, Health]) -> Table:

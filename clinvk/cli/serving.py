@@ -7,7 +7,7 @@ import click
 
 from clinvk.cli.common import CommandError
 from clinvk.cli.local import set_up_logging
-from clinvk.cli.render import error_console, health_table
+from clinvk.cli.render import error_console, health_table, print_table
 from clinvk.cli.settings import read_config, with_server
 from clinvk.server.app import create_app
 from clinvk.server.lifecycle import ListenError, serve
@@ -37,4 +37,4 @@ def serve_until_signal(
 
 async def _announce(address: str, service: Service) -> None:
     click.echo(f"clinvk is listening on {address}")
-    error_console().print(health_table(service.registry, await service.health()))
+    print_table(error_console(), health_table(service.registry, await service.health()))

@@ -10,9 +10,9 @@ def test_nothing_installed_is_exit_1_with_the_commands(clinvk: Clinvk) -> None:
     assert (ended.code, ended.err) == (1, "")
     rows = {line.split()[0]: line for line in ended.out.splitlines()}
     assert "not installed" in rows["claude"]
-    assert "run: npm install -g @anthropic-ai/claude-code" in rows["claude"]
-    assert "run: npm install -g @openai/codex" in rows["codex"]
-    assert "run: npm install -g @google/gemini-cli" in rows["gemini"]
+    assert "fix: npm install -g @anthropic-ai/claude-code" in rows["claude"]
+    assert "fix: npm install -g @openai/codex" in rows["codex"]
+    assert "fix: npm install -g @google/gemini-cli" in rows["gemini"]
     assert "ready" in rows["echo"]
 
 

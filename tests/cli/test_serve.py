@@ -51,7 +51,7 @@ def test_signal_ends_it_with_exit_code_0(clinvk: Clinvk, number: signal.Signals)
 def test_table_says_what_is_ready_and_how_to_mend_the_rest(clinvk: Clinvk) -> None:
     process, _ = served(clinvk)
     table = read_until(process.stderr, "echo")
-    assert "run: npm install -g @openai/codex" in table
+    assert "fix: npm install -g @openai/codex" in table
     assert table.splitlines()[-1].split() == ["echo", "ready", "echo"]
 
 
