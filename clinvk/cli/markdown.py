@@ -21,8 +21,9 @@ from clinvk.events import Event, ReasoningDelta, TextDelta, ToolActivity
 
 DRAW_PAUSE_S = 0.08  # between two drawings
 DRAW_SHARE = 0.2  # of the time, at most, is spent on drawing
-_NEWLINE = Segment.line()
 MARGIN_ROWS = 2  # below the live region, for the cursor and for what a resize adds
+
+_NEWLINE = Segment.line()
 
 # HTML and the definitions of links stay text: else they would be left out, and answers are full
 # of <tags>.
@@ -73,9 +74,19 @@ def split(text: str) -> tuple[list[str], str]:
 
 def rows_of(console: Console, block: str) -> list[list[Segment]]:
     """Return the rows of a block, without blank ones around it."""
-    rows = console.render_lines(markdown(block), pad=False)
-    inked = [at for at, row in enumerate(rows) if any(segment.text.strip() for segment in row)]
+    rows = [_trimmed(row) for row in console.render_lines(markdown(block), pad=False)]
+    inked = [at for at, row in enumerate(rows) if row]
     return rows[inked[0] : inked[-1] + 1] if inked else []
+
+
+def _trimmed(row: list[Segment]) -> list[Segment]:
+    """Leave out the spaces at the end, which a narrower window would wrap."""
+    while row:
+        *head, last = row
+        if text := last.text.rstrip(" "):
+            return [*head, Segment(text, last.style)]
+        row = head
+    return []
 
 
 def _joined(rows: list[list[Segment]]) -> Segments:

@@ -26,7 +26,7 @@ async def serve(
     server: ServerConfig,
     ready: Callable[[str, Service], Coroutine[Any, Any, None]],
 ) -> None:
-    """Listen, call `ready` with the API's address, and serve until SIGINT or SIGTERM.
+    """Listen, call `ready` with the API's address, and serve until SIGINT, SIGTERM or SIGHUP.
 
     After a signal running turns may finish for `grace_s`; a second signal ends them at once.
 
@@ -75,12 +75,15 @@ async def _drain(service: Service, grace_s: float, signals: "asyncio.Queue[int]"
 def _signals() -> Iterator["asyncio.Queue[int]"]:
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[int] = asyncio.Queue()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it on purpose
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
         loop.add_signal_handler(number, queue.put_nowait, number)
     try:
         yield queue
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in numbers:
             loop.remove_signal_handler(number)
 
 

@@ -123,7 +123,9 @@ def test_missing_cli_says_how_to_install_it(clinvk: Clinvk) -> None:
     assert "npm install -g @anthropic-ai/claude-code" in ended.err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_signal_stops_the_turn_and_its_process(
     clinvk: Clinvk, number: signal.Signals, code: int
 ) -> None:
@@ -133,6 +135,21 @@ def test_signal_stops_the_turn_and_its_process(
     ended = interrupted(process, number)
     assert (ended.code, ended.out, ended.err) == (code, "", "")
     assert has_ended(pid_file)
+
+
+def test_signal_that_is_ignored_on_purpose_stays_ignored(clinvk: Clinvk) -> None:
+    """As nohup does it."""
+    clinvk.with_fake_claude()
+    process = clinvk.start(
+        *("run", "-q", "please wait"),
+        stdin=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    assert read_until(process.stdout, "begun") == "begun\n"
+    process.send_signal(signal.SIGHUP)
+    (clinvk.folder / "go").write_bytes(b"")
+    out, err = process.communicate(timeout=WAIT_S)
+    assert (process.returncode, out, err) == (0, b"please wait\n", b"")
 
 
 def test_reader_that_leaves_ends_the_turn_quietly(clinvk: Clinvk) -> None:
