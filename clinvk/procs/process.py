@@ -56,6 +56,9 @@ class Process:
         self._exited = anyio.Event()
         self._stopped = anyio.Event()
         self._stdout_done = anyio.Event()
+        self._has_reader = False
+        self._receiving = False
+        self._over = False
         self._stderr_done = anyio.Event()
 
     @property
@@ -95,10 +98,11 @@ class Process:
         framer = LineFramer(limit)
         ready: deque[bytes] = deque()
         stdout = self._raw.stdout
+        self._has_reader = True
         try:
             while stdout is not None:
                 try:
-                    ready.extend(framer.push(await stdout.receive()))
+                    ready.extend(framer.push(await self._receive(stdout)))
                 except (anyio.EndOfStream, anyio.ClosedResourceError):
                     break
                 while ready:
@@ -142,6 +146,18 @@ class Process:
                 self._stopped.set()
                 group.cancel_scope.cancel()
 
+    async def _receive(self, stdout: anyio.abc.ByteReceiveStream) -> bytes:
+        if not self._over:
+            self._receiving = True
+            try:
+                return await stdout.receive()
+            finally:
+                self._receiving = False
+        # What the dead child said is there at once; only a grandchild that fled could say more.
+        with anyio.move_on_after(DRAIN_S):
+            return await stdout.receive()
+        raise anyio.EndOfStream
+
     async def _watch_exit(self) -> None:
         await self._raw.wait()
         self._exited.set()
@@ -182,7 +198,10 @@ class Process:
             with anyio.move_on_after(DRAIN_S):
                 await self._stderr_done.wait()
                 await self._stdout_done.wait()
-        for stream in (self._raw.stdout, self._raw.stderr):
+        self._over = True
+        # A reader that is behind takes the rest in its own time; closing would lose it.
+        behind = self._has_reader and not self._receiving and not self._unwanted
+        for stream in (None if behind else self._raw.stdout, self._raw.stderr):
             if stream is not None:
                 await stream.aclose()
 
@@ -200,7 +219,7 @@ async def start(
     Raises:
         ProcessStartError: if the program is missing or cannot be run.
     """
-    outcome: list[Process | OSError] = []
+    outcome: list[Process | OSError | ValueError] = []
     ready = anyio.Event()
 
     async def keep() -> None:
@@ -215,7 +234,7 @@ async def start(
                     env=command.env,
                     start_new_session=True,
                 )
-        except OSError as exc:
+        except (OSError, ValueError) as exc:  # ValueError: a NUL in an argument or a variable
             outcome.append(exc)
             ready.set()
             return
@@ -230,7 +249,7 @@ async def start(
     except BaseException:
         job.cancel()
         raise
-    if isinstance(outcome[0], OSError):
+    if isinstance(outcome[0], OSError | ValueError):
         raise ProcessStartError(str(outcome[0])) from outcome[0]
     return outcome[0]
 

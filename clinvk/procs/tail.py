@@ -3,6 +3,7 @@
 import re
 
 TAIL_BYTES = 8192
+_MARGIN_BYTES = 4096  # kept beyond the tail, so that a secret cut by its edge is still recognised
 
 _SECRETS = (
     re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}"),
@@ -12,7 +13,7 @@ _SECRETS = (
     re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)?"),
     re.compile(r"\bgh[pousr]_[A-Za-z0-9]{10,}"),
     re.compile(
-        r"(?i)\b[a-z0-9_-]*(?:api[_-]?key|token|secret|password|authorization)[\"']?\s*[:=]\s*"
+        r"(?i)(?:api[_-]?key|token|secret|password|authorization)[\"']?\s*[:=]\s*"
         r"[\"']?[^\s\"',;]{4,}"
     ),
     re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"),
@@ -38,9 +39,9 @@ class StderrTail:
 
     def push(self, chunk: bytes) -> None:
         """Take the next bytes, forgetting the oldest over the limit."""
-        self._kept = (self._kept + chunk)[-TAIL_BYTES:]
+        self._kept = (self._kept + chunk)[-TAIL_BYTES - _MARGIN_BYTES :]
 
     @property
     def text(self) -> str:
         """The kept bytes as scrubbed text, without blank lines at either end."""
-        return scrub(self._kept.decode("utf-8", "replace")).strip()
+        return scrub(self._kept.decode("utf-8", "replace"))[-TAIL_BYTES:].strip()

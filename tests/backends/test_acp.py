@@ -178,22 +178,18 @@ async def test_death_ends_the_messages_and_tells_how(
 
 async def test_death_ends_every_turn(supervisor: Supervisor, tmp_path: Path) -> None:
     running = await agent(supervisor, tmp_path)
-    ended: list[list[Event]] = []
-
-    async def wait() -> None:
-        ended.append(await ask(supervisor, running, "wait"))
-
     with anyio.fail_after(10):
-        async with anyio.create_task_group() as group:
-            group.start_soon(wait)
-            group.start_soon(wait)
-            session = await running.open_session(tmp_path)
-            async with running.prompt(supervisor, session, ("wait",)) as messages:
+        one, two = [await running.open_session(tmp_path) for _ in range(2)]
+        async with (
+            running.prompt(supervisor, one, ("wait",)) as first,
+            running.prompt(supervisor, two, ("wait",)) as second,
+        ):
+            for messages in (first, second):
                 await messages.receive()
-                os.kill(running.process.pid, signal.SIGKILL)
+            os.kill(running.process.pid, signal.SIGKILL)
+            for messages in (first, second):
                 with pytest.raises(anyio.EndOfStream):
                     await messages.receive()
-    assert len(ended) == 2
     assert "exit code -9" in (await running.crash()).message
 
 
