@@ -117,6 +117,15 @@ def test_failed_turn_ends_by_its_exit_code(
     assert ended.err.count("\n") == 1
 
 
+def test_answer_that_breaks_off_ends_its_line_before_the_error(clinvk: Clinvk) -> None:
+    clinvk.with_fake_claude()
+    ended = clinvk("run", "please die")
+    assert (ended.code, ended.out) == (1, "half\n")
+    assert ended.err.startswith("clinvk: ")
+    ended = clinvk("run", "--no-stream", "please die")
+    assert (ended.code, ended.out) == (1, "")
+
+
 def test_missing_cli_says_how_to_install_it(clinvk: Clinvk) -> None:
     ended = clinvk("run", "-m", "claude", "hi")
     assert (ended.code, ended.out) == (3, "")

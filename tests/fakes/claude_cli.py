@@ -4,6 +4,7 @@ It answers with the text it was asked, word by word, unless the last word is one
 
     hang    says "begun\\n" and then nothing; writes its process id to $FAKE_CLAUDE_PID
     flood   says lines until nobody listens
+    die     says "half" and exits
     think   thinks before it answers
     refuse  fails as the CLI does for an API error 500
     logout  fails as the CLI does without a login
@@ -72,6 +73,9 @@ def answer(asked: str) -> None:
 def words(last: str, asked: str) -> Iterator[str]:
     if last in {"hang", "wait"}:
         yield "begun\n"
+    if last == "die":
+        yield "half"
+        sys.exit(7)
     while last == "hang":
         signal.pause()
     if last == "wait":
