@@ -97,15 +97,15 @@ FAILURES: dict[str, tuple[type[ClinvkError], str]] = {
         QuotaExceededError,
         (
             "codex's rate limit is used up: You\u2019ve hit your usage limit. Upgrade to Pro "
-            "(https://chatgpt.com/explore/pro), visit https://chatgpt.com/settings/usage to purchase "
-            "more credits or try again at 4:56 PM"
+            "(https://chatgpt.com/explore/pro), visit https://chatgpt.com/settings/usage to "
+            "purchase more credits or try again at 4:56 PM"
         ),
     ),
     "500": (
         UpstreamError,
         (
-            "codex's model API says: We\u2019re currently experiencing high demand, which may cause "
-            "temporary errors"
+            "codex's model API says: We\u2019re currently experiencing high demand, which may "
+            "cause temporary errors"
         ),
     ),
     "503_overloaded": (
@@ -145,8 +145,8 @@ FAILURES: dict[str, tuple[type[ClinvkError], str]] = {
     "stream_invalid_prompt": (
         UpstreamRefusedError,
         (
-            "codex's model API says: Invalid prompt: we've limited access to this content for safety "
-            "reasons"
+            "codex's model API says: Invalid prompt: we've limited access to this content for "
+            "safety reasons"
         ),
     ),
     "interrupted": (CliProtocolError, "codex ended the turn as 'interrupted'; ask again"),
