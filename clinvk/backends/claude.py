@@ -78,8 +78,8 @@ class ClaudeBackend:
             async with aclosing(session.run(script, parser)) as events:
                 yield events
         finally:
-            session.stop_soon()
             self._sessions.discard(session)
+            await session.close()
 
     async def health(self) -> Health:
         """Look at version and login; starts no turn."""
@@ -111,7 +111,7 @@ class ClaudeBackend:
     def close(self) -> None:
         """Begin to stop every process."""
         for session in self._sessions:
-            session.stop_soon()
+            session.process.stop_soon()
 
     async def _ready(
         self, model: str | None, effort: str | None, instructions: str
@@ -122,12 +122,12 @@ class ClaudeBackend:
                 with anyio.fail_after(BOOT_TIMEOUT_S):
                     await session.initialize(instructions)
             except TimeoutError:
-                session.stop_soon()
+                await session.close()
                 raise CliProtocolError(
                     f"claude was not ready after {BOOT_TIMEOUT_S:g} s; `clinvk doctor` may tell why"
                 ) from None
             except BaseException:
-                session.stop_soon()
+                await session.close()
                 raise
             return session
 

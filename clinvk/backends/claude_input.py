@@ -14,7 +14,8 @@ claude 2.1.197:
 
 import json
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from itertools import count, groupby
 from typing import Any
 
@@ -71,7 +72,7 @@ def check(turn: Turn) -> None:
 
 def script(turn: Turn) -> Script:
     """Return the lines of a turn that `check` has passed."""
-    said = [message for message in turn.conversation if _says_something(message)]
+    said = _distinct_calls([m for m in turn.conversation if _says_something(m)])
     history: list[Step] = []
     numbers = count(1)
     for by_assistant, group in groupby(said, key=lambda m: m.role is Role.ASSISTANT):
@@ -92,6 +93,22 @@ def script(turn: Turn) -> Script:
 
 def _says_something(message: Message) -> bool:
     return bool(message.text or message.calls or message.role is Role.TOOL)
+
+
+def _distinct_calls(messages: list[Message]) -> list[Message]:
+    """Number the calls whose id was used before, as those of the legacy function fields are."""
+    used: Counter[str] = Counter()
+    current: dict[str | None, str] = {}
+    distinct = []
+    for message in messages:
+        calls = []
+        for call in message.calls:
+            used[call.id] += 1
+            current[call.id] = call.id if used[call.id] == 1 else f"{call.id}_{used[call.id]}"
+            calls.append(replace(call, id=current[call.id]))
+        call_id = current.get(message.call_id, message.call_id)
+        distinct.append(replace(message, calls=tuple(calls), call_id=call_id))
+    return distinct
 
 
 def _user_line(blocks: list[Block], *, asks: bool) -> Line:

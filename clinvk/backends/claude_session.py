@@ -6,7 +6,6 @@ Owns the order of lines on its pipes; what they say is claude_input's and claude
 import json
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any
 
 from clinvk.backends.claude_events import ClaudeParser
@@ -54,24 +53,24 @@ class ClaudeSession:
             CliCrashedError: if it ended before its answer did.
             CliProtocolError: if it did not take what was said before.
         """
-        async with aclosing(self._lines):
-            for step in script.history:
-                await self._send(step.line)
-                if step.waits:
-                    await self._remembered()
-            await self._send(script.query)
-            ended = False
-            while not ended:
-                events = parser.feed(await self._next())
-                ended = parser.ended
-                if ended:
-                    self.stop_soon(eof_grace_s=EXIT_GRACE_S if parser.may_linger else 0.0)
-                for event in events:
-                    yield event
+        for step in script.history:
+            await self._send(step.line)
+            if step.waits:
+                await self._remembered()
+        await self._send(script.query)
+        ended = False
+        while not ended:
+            events = parser.feed(await self._next())
+            ended = parser.ended
+            if ended:
+                self.process.stop_soon(eof_grace_s=EXIT_GRACE_S if parser.may_linger else 0.0)
+            for event in events:
+                yield event
 
-    def stop_soon(self, *, eof_grace_s: float = 0.0) -> None:
-        """Begin to stop the process, which ends its turn; returns at once."""
-        self.process.stop_soon(eof_grace_s=eof_grace_s)
+    async def close(self) -> None:
+        """Begin to stop the process, which ends its turn; waits for nothing."""
+        self.process.stop_soon()
+        await self._lines.aclose()
 
     async def _remembered(self) -> None:
         while True:

@@ -91,6 +91,15 @@ def test_calls_and_results_keep_their_tie() -> None:
     )
 
 
+def test_a_call_id_used_again_is_made_distinct() -> None:
+    legacy = said("assistant", calls=(PriorCall("f", "f", "{}"),))
+    result = said("tool", "x", call_id="f")
+    script = claude_input.script(turn("a", legacy, result, legacy, result))
+    uses = [step.line["message"]["content"][0]["id"] for step in script.history[1::2]]
+    assert uses == ["f", "f_2"]
+    assert script.query["message"]["content"][0]["tool_use_id"] == "f_2"
+
+
 def test_blank_parts_join_their_neighbours() -> None:
     script = claude_input.script(turn(said("user", "\n", "a", "", " ", "\ufeff", "b", "c")))
     blocks = script.query["message"]["content"]

@@ -4,6 +4,7 @@ A `Reply` with status 200 and an `error` sends it as an event after the text; on
 `NO_END` ends its stream there.
 """
 
+import asyncio
 import json
 from typing import Any
 
@@ -26,7 +27,16 @@ _ERROR_TYPES = {
 
 
 class FakeAnthropic(FakeApi):
-    """`POST /v1/messages`, streamed or not; `HEAD /` is the CLI's preconnect."""
+    """`POST /v1/messages`, streamed or not.
+
+    `greeted` is set by `HEAD /`, with which each process of the CLI begins; `idle` is set while
+    no stream is open.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.greeted = asyncio.Event()
+        self.idle = asyncio.Event()
 
     def add_routes(self, app: web.Application) -> None:
         app.router.add_route("HEAD", "/", self._head)
@@ -44,6 +54,7 @@ class FakeAnthropic(FakeApi):
         return body
 
     async def _head(self, _: web.Request) -> web.Response:
+        self.greeted.set()
         return web.Response()
 
     async def _messages(self, request: web.Request) -> web.StreamResponse:
@@ -53,8 +64,13 @@ class FakeAnthropic(FakeApi):
             return self._refuse(reply)
         if not captured.body.get("stream"):
             return web.json_response(_message(captured, reply))
-        async with self.stream(request, reply) as response:
-            await self._stream(captured, reply, request, response)
+        self.idle.clear()
+        try:
+            async with self.stream(request, reply) as response:
+                await self._stream(captured, reply, request, response)
+        finally:
+            if not self.open:
+                self.idle.set()
         return response
 
     async def _stream(
