@@ -34,9 +34,11 @@ from clinvk.turn import Turn, require_text_only
 INSTALL = "npm install -g @openai/codex"
 LOGIN_BY_KEY = "printenv OPENAI_API_KEY | codex login --with-api-key"
 LOGIN_TO_FILE = """codex login -c 'cli_auth_credentials_store="file"'"""
+MODELS = ("debug", "models")
+SUMMARY_KEY = "model_reasoning_summary"
 TESTED = "0.169.0"
 ASK_S = 10.0  # for a command that tells of codex; `debug models` may ask the model API
-RECYCLE_AFTER = 1000  # turns; what codex logs of them grows in the private home
+RECYCLE_AFTER = 500  # turns; codex logs 50 kB of each in its home, which ends with it
 
 _log = logging.getLogger(__name__)
 
@@ -165,13 +167,15 @@ class CodexBackend:
         codex_home.remove_stale()
         home = setup.home()
         try:
-            models, login = await self._ask(setup, home, ("debug", "models"), ("login", "status"))
+            models, login = await self._ask(setup, home, MODELS, ("login", "status"))
+            if models.code != 0:
+                [models] = await self._ask(setup, home, (*MODELS, "--bundled"))
             catalog = _catalog(models)
             if catalog.entries:
                 home.configure(model_catalog_json=str(home.add_catalog(catalog.entries)))
             if "ChatGPT" in login.stderr + login.stdout and setup.uses_login:
                 # Not for API keys: the API refuses it to organisations it has not verified.
-                home.configure(model_reasoning_summary="auto")
+                home.configure(**{SUMMARY_KEY: setup.table.get(SUMMARY_KEY, "auto")})
         except BaseException:
             home.remove()
             raise
