@@ -6,6 +6,7 @@ so a link keeps the user's copy fresh), and what gemini leaves behind. Reads no 
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -20,6 +21,7 @@ CREDENTIALS = ("oauth_creds.json", "google_accounts.json", "gemini-credentials.j
 DEFAULT_MODEL = "pro"  # gemini's own alias of its best model; "auto" costs a call more a turn
 DEFAULT_EFFORT = ""
 PREFIX = "clinvk-gemini-"
+_LOCK = "lock"
 
 # What may pass from the environment and from the user's .env: how to reach and pay the API.
 # GEMINI_* as a whole would let in switches that undo the isolation (GEMINI_SYSTEM_MD …).
@@ -204,8 +206,12 @@ class Home:
 
     def __init__(self, login: Login, *, attempts: int) -> None:
         self._model = login.model
-        self.root = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+        self.root = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self._lock = -1
         try:
+            # Held while this server lives, so that another can tell what a killed one has left.
+            self._lock = os.open(self.root / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
             self._fill(login, attempts)
         except BaseException:
             self.remove()
@@ -255,6 +261,9 @@ class Home:
     def remove(self) -> None:
         """Delete the folder; the user's files behind the links stay."""
         shutil.rmtree(self.root, ignore_errors=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def _reports(self) -> list[Path]:
         return list((self.root / "tmp").glob("gemini-client-error-*.json"))
@@ -280,14 +289,13 @@ class Home:
 def remove_stale() -> None:
     """Delete the private folders of servers that were killed before they could."""
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        pid = path.name.removeprefix(PREFIX).partition("-")[0]
-        with contextlib.suppress(OSError, ValueError):
-            if path.stat().st_uid != os.getuid():
-                continue
+        with contextlib.suppress(OSError):  # not ours, just gone, or in use
+            lock = os.open(path / _LOCK, os.O_RDWR)
             try:
-                os.kill(int(pid), 0)
-            except ProcessLookupError:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def _own_settings(login: Login, attempts: int) -> dict[str, Any]:

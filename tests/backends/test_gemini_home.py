@@ -1,11 +1,11 @@
 """The private home of gemini, and the login that is carried into it."""
 
 import json
-import os
 import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -231,8 +231,10 @@ def test_the_default_model_is_the_users_or_a_concrete_one(
 
 
 @pytest.fixture
-def home(user: Path) -> Home:
-    return Home(look(user, GEMINI_API_KEY="k"), attempts=3)
+def home(user: Path) -> Iterator[Home]:
+    made = Home(look(user, GEMINI_API_KEY="k"), attempts=3)
+    yield made
+    made.remove()
 
 
 def own_settings(home: Home) -> dict[str, Any]:
@@ -346,19 +348,23 @@ def test_a_home_that_cannot_be_filled_leaves_nothing(
     assert list(temp.iterdir()) == []
 
 
-def test_homes_of_dead_servers_are_removed(home: Home, temp: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"],
-        check=True,
-        capture_output=True,
-        text=True,
+def test_homes_of_killed_servers_are_removed_and_no_others(home: Home, temp: Path) -> None:
+    script = (
+        "import os, sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
+        "from clinvk.backends.gemini_home import Home, find_login\n"
+        "home = Home(find_login({'HOME': sys.argv[1]}), attempts=1)\n"
+        "print(home.root, flush=True); os.kill(os.getpid(), 9)"
     )
-    dead = temp / f"clinvk-gemini-{ended.stdout.strip()}-abc"
-    dead.mkdir()
-    odd = temp / "clinvk-gemini-odd"
-    odd.mkdir()
+    killed = subprocess.run(
+        [sys.executable, "-c", script, str(temp)], check=False, capture_output=True, text=True
+    )
+    left = Path(killed.stdout.strip())
+    assert left.exists()
+    other = temp / "clinvk-gemini-other"
+    other.mkdir()
     remove_stale()
-    assert not dead.exists()
-    assert odd.exists()
+    assert not left.exists()
+    assert other.exists()
     assert home.root.exists()
-    assert f"-{os.getpid()}-" in home.root.name
+    home.remove()
+    home.remove()

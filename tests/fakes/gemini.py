@@ -34,6 +34,10 @@ class FakeGemini(FakeApi):
     def add_routes(self, app: web.Application) -> None:
         app.router.add_post("/v1beta/models/{call}", self._call)
 
+    def wrap(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        """Return a chunk as this API sends it."""
+        return chunk
+
     @property
     def turns(self) -> list[Captured]:
         """The streamed model requests alone."""
@@ -65,6 +69,10 @@ class FakeGemini(FakeApi):
             return self._refuse(reply)
         if method == "generateContent":
             return web.json_response(_chunk(reply, [{"text": "".join(reply.text)}], last=True))
+        return await self.stream_reply(reply, request)
+
+    async def stream_reply(self, reply: Reply, request: web.Request) -> web.StreamResponse:
+        """Stream a reply, chunk by chunk."""
         self.idle.clear()
         try:
             async with self.stream(request, reply) as response:
@@ -78,7 +86,8 @@ class FakeGemini(FakeApi):
         self, reply: Reply, request: web.Request, response: web.StreamResponse
     ) -> None:
         async def send(chunk: dict[str, Any]) -> None:
-            await response.write(b"data: " + json.dumps(chunk).encode() + b"\r\n\r\n")
+            data = json.dumps(self.wrap(chunk)).encode()
+            await response.write(b"data: " + data + b"\r\n\r\n")
 
         if reply.stop == PROMPT_BLOCKED:
             await send(

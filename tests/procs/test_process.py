@@ -67,6 +67,15 @@ def gone(pid: int) -> bool:
         return True
 
 
+async def seen_gone(pid: int) -> None:
+    """Wait until a process is gone, and the loop has seen its pipes close."""
+    with anyio.fail_after(HUNG_S):
+        while not gone(pid):
+            await anyio.lowlevel.checkpoint()
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+
+
 HANG = "print('up')\nwhile True: time.sleep(60)"
 DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + HANG
 
@@ -237,9 +246,7 @@ async def test_grandchildren_go_with_it_and_hold_no_pipe(
     pid = int(await first_line(process))
     process.stop_soon()
     await ended(process)
-    with anyio.fail_after(HUNG_S):
-        while not gone(pid):
-            await anyio.lowlevel.checkpoint()
+    await seen_gone(pid)
 
 
 async def test_a_grandchild_that_fled_holds_no_reader(
@@ -251,6 +258,7 @@ async def test_a_grandchild_that_fled_holds_no_reader(
     (line,) = await everything(process)
     assert await ended(process) == 0
     os.kill(int(line), signal.SIGKILL)
+    await seen_gone(int(line))
 
 
 # --- whoever goes --------------------------------------------------------------------------

@@ -51,6 +51,7 @@ from clinvk.procs.supervisor import Supervisor
 from clinvk.turn import ImagePart, Message, Role, TextPart, ToolSpec, Turn
 from tests.fakes.api import Captured, Reply
 from tests.fakes.gemini import NO_END, PROMPT_BLOCKED, FakeGemini
+from tests.fakes.google import FakeGoogle
 from tests.real.conftest import cli
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
@@ -58,6 +59,7 @@ pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 HUNG_S = 20  # a guard against hanging tests, not a measure
 FLASH = "gemini-2.5-flash"
 API_KEY_LOGIN = {"security": {"auth": {"selectedType": "gemini-api-key"}}}
+GOOGLE_LOGIN = {"security": {"auth": {"selectedType": "oauth-personal"}}}
 
 
 def said(role: str, text: str) -> Message:
@@ -687,10 +689,7 @@ async def test_a_key_that_is_nowhere_is_found_out_by_gemini(own_world: World) ->
 
 
 async def test_a_google_login_that_cannot_be_refreshed_is_told(own_world: World) -> None:
-    own_world.write(
-        ".gemini/settings.json",
-        json.dumps({"security": {"auth": {"selectedType": "oauth-personal"}}}),
-    )
+    own_world.write(".gemini/settings.json", json.dumps(GOOGLE_LOGIN))
     expired = {"access_token": "x", "refresh_token": "y", "expiry_date": 1}
     own = own_world.write(".gemini/oauth_creds.json", json.dumps(expired))
     nowhere = "http://127.0.0.1:9"  # so that no host but this one is asked
@@ -700,6 +699,27 @@ async def test_a_google_login_that_cannot_be_refreshed_is_told(own_world: World)
     assert json.loads(own.read_text()) == expired
     again = await failure(backend, turn("Hello"))
     assert type(again) is NotLoggedInError
+
+
+async def test_a_google_login_is_used_and_its_fresh_token_is_the_users(own_world: World) -> None:
+    own_world.write(".gemini/settings.json", json.dumps(GOOGLE_LOGIN))
+    expired = {"access_token": "old", "refresh_token": FakeGoogle.REFRESH, "expiry_date": 1}
+    own = own_world.write(".gemini/oauth_creds.json", json.dumps(expired))
+    google = FakeGoogle()
+    google.answer(Reply(cached_tokens=2, stop="MAX_TOKENS"))
+    async with google.running():
+        backend = own_world.backend(GEMINI_API_KEY=None, **google.env)
+        assert (await backend.health()).state is State.READY
+        events = await run(backend, turn(said("system", "Be brief."), "/help"))
+    assert answer(events) == "Hello from the fake.", events
+    assert events[-2:] == [Usage(11, 7, cached_tokens=2), Finished(FinishReason.LENGTH)]
+    assert json.loads(own.read_text())["access_token"] == "fresh"
+    asked = google.requests[-1]
+    assert asked.headers["authorization"] == "Bearer fresh"
+    parts = asked.body["request"]["contents"][0]["parts"]
+    assert parts[-1] == {"text": "/help"}
+    assert "Be brief." in parts[-2]["text"]
+    assert own_world.fake.requests == []
 
 
 async def test_health_is_ready_without_starting_anything(own_world: World) -> None:
