@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from clinvk.backends import codex as adapter
 from clinvk.backends import codex_server, codex_turns
 from clinvk.backends.base import State
 from clinvk.backends.codex import CodexBackend
@@ -115,3 +116,37 @@ async def test_a_codex_that_lists_no_models_works_and_is_warned_of(
 async def test_a_version_that_is_not_tested_is_told(supervisor: Supervisor, tmp_path: Path) -> None:
     found = await backend(supervisor, "fine", tmp_path).health()
     assert (found.version, found.tested, found.state) == ("9.8.7", False, State.NOT_LOGGED_IN)
+
+
+async def test_a_program_that_cannot_be_run_is_told(supervisor: Supervisor, tmp_path: Path) -> None:
+    junk = tmp_path / "codex"
+    junk.write_bytes(b"\x00\x01")
+    junk.chmod(0o755)
+    config = CodexConfig(kind="codex", command=[str(junk)], env={"HOME": str(tmp_path)})
+    codex = CodexBackend("codex", config, supervisor)
+    assert codex.installed
+    assert (await codex.health()).state is State.FAILING
+    with pytest.raises(CliCrashedError, match="codex could not be started"):
+        await run(codex)
+
+
+async def test_a_start_that_is_given_up_leaves_nothing_behind(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    codex = backend(supervisor, "fine", tmp_path)
+    for _ in range(3):
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(codex.warm)
+                await anyio.wait_all_tasks_blocked()
+                scope.cancel()
+    assert TextDelta("fine") in await run(codex)
+
+
+async def test_a_login_status_that_cannot_be_had_is_not_taken_for_a_login(
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter, "ASK_S", 2.0)
+    found = await backend(supervisor, "slow", tmp_path).health()
+    assert found.state is State.NOT_LOGGED_IN
+    assert found.reason == "`codex login status` failed: it did not answer"

@@ -69,5 +69,7 @@ if ARGUMENTS == ["--version"]:
 elif ARGUMENTS == ["app-server"]:
     for line in sys.stdin:
         answer(json.loads(line))
+elif MODE == "slow":
+    sys.stdin.read()
 else:
     sys.exit("unrecognized subcommand")
