@@ -8,14 +8,14 @@ import anyio.lowlevel
 
 from clinvk.backends.base import Health, State
 from clinvk.config import EchoConfig
-from clinvk.events import Event, Finished, FinishReason, Started, TextDelta
+from clinvk.events import Event, Finished, FinishReason, Started, TextDelta, Usage
 from clinvk.turn import Role, Turn, require_text_only
 
 _WORD = re.compile(r"\s*\S+|\s+")
 
 
 class EchoBackend:
-    """Streams the last user message back, word by word."""
+    """Streams the last user message back, word by word; its tokens are words."""
 
     kind = "echo"
     vendor = "clinvk"
@@ -49,8 +49,10 @@ class EchoBackend:
 async def _events(turn: Turn, model: str | None) -> AsyncIterator[Event]:
     said = [message.text for message in turn.messages]
     answer = next((m.text for m in reversed(turn.messages) if m.role is Role.USER), said[-1])
+    words = _WORD.findall(answer)
     yield Started(model)
-    for word in _WORD.findall(answer):
+    for word in words:
         await anyio.lowlevel.checkpoint()
         yield TextDelta(word)
+    yield Usage(sum(len(_WORD.findall(text)) for text in said), len(words))
     yield Finished(FinishReason.STOP)

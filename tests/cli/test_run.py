@@ -13,7 +13,7 @@ from tests.cli.conftest import WAIT_S, Clinvk, has_ended, interrupted, read_unti
 def test_pipe_gets_the_answer_and_nothing_else(clinvk: Clinvk) -> None:
     ended = clinvk("run", "-m", "echo", "**two** words")
     assert (ended.code, ended.out) == (0, "**two** words\n")
-    assert "echo: about 4 tokens in, 4 out" in ended.err
+    assert "echo: 2 tokens in, 2 out" in ended.err
     assert len(ended.err.splitlines()) == 1
 
 
