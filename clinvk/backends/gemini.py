@@ -39,6 +39,7 @@ from clinvk.errors import (
     UpstreamUnreachableError,
 )
 from clinvk.events import Event, Failed, Finished
+from clinvk.procs.capture import capture
 from clinvk.procs.environment import child_environment
 from clinvk.procs.pool import ServerPool, StartBackoffError
 from clinvk.procs.process import Command, Process, ProcessStartError, start
@@ -300,20 +301,13 @@ class GeminiBackend:
     async def _asked_version(self) -> str | None:
         """Ask the program itself, which takes a second or two."""
         env = {**self._env(), "GEMINI_CLI_NO_RELAUNCH": "1"}
+        command = Command((*self._argv(), "--version"), env, Path("/"))
         try:
-            process = await start(
-                self._supervisor, Command((*self._argv(), "--version"), env, Path("/"))
-            )
+            said = await capture(self._supervisor, command, timeout_s=VERSION_S)
         except ProcessStartError as exc:
             _log.debug("no version of %r: %s", self.name, exc)
             return None
-        try:
-            with anyio.move_on_after(VERSION_S):
-                lines = [line async for line in process.lines()]
-                return b"".join(lines).strip().decode("ascii", "replace") or None
-        finally:
-            process.stop_soon()
-        return None
+        return (said.stdout.strip() or None) if said.code == 0 else None
 
 
 async def _remove_after(process: Process, home: Home) -> None:

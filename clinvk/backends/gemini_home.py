@@ -6,22 +6,19 @@ so a link keeps the user's copy fresh), and what gemini leaves behind. Reads no 
 """
 
 import contextlib
-import fcntl
 import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clinvk.procs import scratch
+
 CREDENTIALS = ("oauth_creds.json", "google_accounts.json", "gemini-credentials.json")
 DEFAULT_MODEL = "pro"  # gemini's own alias of its best model; "auto" costs a call more a turn
 DEFAULT_EFFORT = ""
-PREFIX = "clinvk-gemini-"
-_LOCK = "lock"
+KIND = "gemini"
 
 # What may pass from the environment and from the user's .env: how to reach and pay the API.
 # GEMINI_* as a whole would let in switches that undo the isolation (GEMINI_SYSTEM_MD …).
@@ -206,12 +203,8 @@ class Home:
 
     def __init__(self, login: Login, *, attempts: int) -> None:
         self._model = login.model
-        self.root = Path(tempfile.mkdtemp(prefix=PREFIX))
-        self._lock = -1
+        self.root = scratch.make(KIND)
         try:
-            # Held while this server lives, so that another can tell what a killed one has left.
-            self._lock = os.open(self.root / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
             self._fill(login, attempts)
         except BaseException:
             self.remove()
@@ -260,10 +253,7 @@ class Home:
 
     def remove(self) -> None:
         """Delete the folder; the user's files behind the links stay."""
-        shutil.rmtree(self.root, ignore_errors=True)
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        scratch.remove(self.root)
 
     def _reports(self) -> list[Path]:
         return list((self.root / "tmp").glob("gemini-client-error-*.json"))
@@ -287,15 +277,8 @@ class Home:
 
 
 def remove_stale() -> None:
-    """Delete the private folders of servers that were killed before they could."""
-    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):  # not ours, just gone, or in use
-            lock = os.open(path / _LOCK, os.O_RDWR)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
-            finally:
-                os.close(lock)
+    """Delete the private homes of servers that were killed before they could."""
+    scratch.remove_stale(KIND)
 
 
 def _own_settings(login: Login, attempts: int) -> dict[str, Any]:

@@ -59,6 +59,7 @@ class Process:
         self._has_reader = False
         self._receiving = False
         self._over = False
+        self._discarding = False
         self._stderr_done = anyio.Event()
 
     @property
@@ -147,6 +148,8 @@ class Process:
                 group.cancel_scope.cancel()
 
     async def _receive(self, stdout: anyio.abc.ByteReceiveStream) -> bytes:
+        if self._discarding:
+            raise anyio.EndOfStream
         if not self._over:
             self._receiving = True
             try:
@@ -198,12 +201,23 @@ class Process:
             with anyio.move_on_after(DRAIN_S):
                 await self._stderr_done.wait()
                 await self._stdout_done.wait()
+        elif not self._receiving:
+            await self._discard_stdout()
         self._over = True
         # A reader that is behind takes the rest in its own time; closing would lose it.
         behind = self._has_reader and not self._receiving and not self._unwanted
         for stream in (None if behind else self._raw.stdout, self._raw.stderr):
             if stream is not None:
                 await stream.aclose()
+
+    async def _discard_stdout(self) -> None:
+        """Read what nobody wants: a pipe is closed by nothing but its end."""
+        self._discarding = True
+        stdout = self._raw.stdout
+        ends = (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError)
+        with anyio.move_on_after(DRAIN_S), contextlib.suppress(*ends):
+            while stdout is not None:
+                await stdout.receive()
 
 
 async def start(

@@ -9,7 +9,7 @@ def test_terminal_shows_markdown_and_the_tokens(clinvk: Clinvk) -> None:
     terminal = Terminal(clinvk, "run", "-m", "echo", "some **bold** text\n\n- item")
     assert terminal.end() == 0
     assert terminal.lines[:2] == ["some bold text", " • item"]
-    assert terminal.lines[2].startswith("echo: about ")
+    assert terminal.lines[2].startswith("echo: ")
     assert "\x1b[1mbold\x1b[0m" in terminal.raw
 
 

@@ -223,6 +223,22 @@ async def test_waiting_readers_end_with_the_child(supervisor: Supervisor) -> Non
     assert lines == [b"up"]
 
 
+async def test_a_stopped_child_whose_words_nobody_reads_holds_no_pipe(
+    supervisor: Supervisor,
+) -> None:
+    before = psutil.Process().num_fds()
+    process = await spawn(supervisor, "print('x' * (1 << 20)); time.sleep(60)")
+    async with contextlib.aclosing(process.lines(2 << 20)) as lines:
+        await anext(lines)
+    flooding = await spawn(supervisor, "sys.stdout.write('x' * (1 << 20)); time.sleep(60)")
+    process.stop_soon()
+    flooding.stop_soon()
+    await ended(process)
+    await ended(flooding)
+    await asyncio.sleep(0)  # the loop closes a pipe at its next step
+    assert psutil.Process().num_fds() == before
+
+
 async def test_an_exit_is_told_before_the_pipes_are_closed(supervisor: Supervisor) -> None:
     process = await spawn(supervisor, "sys.exit(5)")
     with anyio.fail_after(HUNG_S):

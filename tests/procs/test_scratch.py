@@ -1,5 +1,6 @@
 """Private temporary folders, and those that a crash left behind."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -49,3 +50,39 @@ def test_only_folders_of_the_dead_are_stale(tmp_path: Path) -> None:
         True,
         True,
     )
+
+
+def test_a_locked_folder_is_not_stale_whoever_holds_it(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    held = tmp_path / f"clinvk-kind-{dead.pid}-x"
+    held.mkdir()
+    lock = os.open(held, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    scratch.remove_stale("kind")
+    assert held.exists()
+    os.close(lock)
+    scratch.remove_stale("kind")
+    assert not held.exists()
+
+
+def test_a_killed_owner_leaves_a_stale_folder(tmp_path: Path) -> None:
+    script = (
+        "import os, sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
+        "from clinvk.procs import scratch\n"
+        "print(scratch.make('kind'), flush=True); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], check=False, capture_output=True, text=True
+    )
+    left = Path(killed.stdout.strip())
+    assert left.exists()
+    scratch.remove_stale("kind")
+    assert not left.exists()
+
+
+def test_removing_twice_and_what_was_never_made_is_harmless(tmp_path: Path) -> None:
+    folder = scratch.make("kind")
+    scratch.remove(folder)
+    scratch.remove(folder)
+    scratch.remove(tmp_path / "never")
