@@ -2,7 +2,8 @@
 
 Owns what gemini 0.61.0 reads and writes under `$GEMINI_CLI_HOME/.gemini`: minimal settings of
 our own, the user's credential files as links (gemini refreshes a token by writing to the file,
-so a link keeps the user's copy fresh), and what gemini leaves behind. Reads no credential.
+so a link keeps the user's copy fresh), and what gemini leaves behind. Opens no credential file;
+of the user's .env, which may hold a key, it passes on what gemini itself would take.
 """
 
 import contextlib
@@ -17,7 +18,6 @@ from clinvk.procs import scratch
 
 CREDENTIALS = ("oauth_creds.json", "google_accounts.json", "gemini-credentials.json")
 DEFAULT_MODEL = "pro"  # gemini's own alias of its best model; "auto" costs a call more a turn
-DEFAULT_EFFORT = ""
 KIND = "gemini"
 
 # What may pass from the environment and from the user's .env: how to reach and pay the API.

@@ -688,6 +688,31 @@ async def test_a_key_that_is_nowhere_is_found_out_by_gemini(own_world: World) ->
         assert (await backend.health()).state is State.NOT_LOGGED_IN
 
 
+STORE_KEY = """
+const crypto = require("crypto"), fs = require("fs"), os = require("os");
+const salt = `${os.hostname()}-${os.userInfo().username}-gemini-cli`;
+const key = crypto.scryptSync("gemini-cli-oauth", salt, 32), iv = crypto.randomBytes(12);
+const token = {accessToken: "a-stored-key", tokenType: "ApiKey"};
+const entry = JSON.stringify({serverName: "default-api-key", token, updatedAt: 1});
+const cipher = crypto.createCipheriv("aes-256-gcm", key, iv, {authTagLength: 16});
+const all = JSON.stringify({"gemini-cli-api-key": {"default-api-key": entry}});
+const text = cipher.update(all, "utf8", "hex") + cipher.final("hex");
+const parts = [iv.toString("hex"), cipher.getAuthTag().toString("hex"), text];
+fs.writeFileSync(process.argv[1], parts.join(":"));
+"""
+
+
+async def test_a_key_that_gemini_stored_is_used(own_world: World) -> None:
+    own_world.write(".gemini/settings.json", json.dumps(API_KEY_LOGIN))
+    store = own_world.home / ".gemini" / "gemini-credentials.json"
+    await anyio.run_process(["node", "-e", STORE_KEY, str(store)])
+    backend = own_world.backend(GEMINI_API_KEY=None, GEMINI_FORCE_FILE_STORAGE="true")
+    with anyio.fail_after(HUNG_S):
+        assert (await backend.health()).state is State.READY
+    assert answer(await run(backend, turn("Hello"))) == "Hello from the fake."
+    assert own_world.fake.requests[0].headers["x-goog-api-key"] == "a-stored-key"
+
+
 async def test_a_google_login_that_cannot_be_refreshed_is_told(own_world: World) -> None:
     own_world.write(".gemini/settings.json", json.dumps(GOOGLE_LOGIN))
     expired = {"access_token": "x", "refresh_token": "y", "expiry_date": 1}
