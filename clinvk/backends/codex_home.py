@@ -7,12 +7,12 @@ token by writing to the file, and the user's copy must stay the fresh one. Reads
 
 import json
 import logging
-import re
 import tomllib
 from collections.abc import Mapping
-from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from clinvk.config import CodexConfig
 from clinvk.errors import UnavailableError
@@ -200,7 +200,7 @@ class Home:
         self._table |= settings
         path = self.codex_home / CONFIG_FILE
         path.touch(mode=0o600)
-        path.write_text(toml(self._table), "utf-8")
+        path.write_text(tomli_w.dumps(self._table), "utf-8")
 
     def add_catalog(self, models: list[Table]) -> Path:
         """Write a model catalog and return where; `drop_catalog` it after use."""
@@ -251,32 +251,6 @@ def merge(*tables: Mapping[str, Any]) -> Table:
             elif value is not None:
                 merged[key] = value
     return merged
-
-
-def toml(table: Mapping[str, Any]) -> str:
-    """Return a table as TOML, one line a key, tables inline."""
-    return "".join(f"{_key(key)} = {_value(value)}\n" for key, value in table.items())
-
-
-def _value(value: object) -> str:
-    match value:
-        case bool():
-            return str(value).lower()
-        case Mapping():
-            return "{" + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items()) + "}"
-        case list() | tuple():
-            return "[" + ", ".join(_value(item) for item in value) + "]"
-        case datetime() | date() | time():
-            return value.isoformat()
-        case int() | float():
-            return repr(value)
-        case _:
-            # JSON's escapes are TOML's; only DEL may stand bare in the one and not the other.
-            return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(key)
 
 
 def _openai(reach: Table, env: Mapping[str, str]) -> Table:

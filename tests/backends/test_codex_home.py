@@ -1,14 +1,11 @@
 """The private home of codex: what is kept of the user's, and what is written."""
 
-import datetime as dt
 import tempfile
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from clinvk.backends.codex_home import (
     OWN_PROVIDER,
@@ -18,7 +15,6 @@ from clinvk.backends.codex_home import (
     provider_of,
     read_user,
     settings,
-    toml,
     user_folder,
     variables,
 )
@@ -36,30 +32,6 @@ def user(tmp_path: Path) -> Path:
     folder = tmp_path / "user"
     folder.mkdir()
     return folder
-
-
-def values() -> st.SearchStrategy[Any]:
-    text = st.text(st.characters(exclude_categories=["Cs"]))
-    leaves = st.one_of(
-        st.booleans(),
-        st.integers(-(2**63), 2**63 - 1),
-        st.floats(allow_nan=False),
-        text,
-        st.dates(),
-        st.datetimes(),
-        st.times(),
-    )
-    return st.recursive(leaves, lambda of: st.lists(of) | st.dictionaries(text, of), max_leaves=20)
-
-
-@given(table=st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), values()))
-def test_a_table_survives_being_written(table: dict[str, Any]) -> None:
-    assert tomllib.loads(toml(table)) == table
-
-
-def test_what_is_written_is_plain() -> None:
-    table = {"a": True, "b.c": {"d": [1, 2.5, "x\x7f\n"]}, "e": dt.date(2026, 1, 2)}
-    assert toml(table) == ('a = true\n"b.c" = {d = [1, 2.5, "x\\u007f\\n"]}\ne = 2026-01-02\n')
 
 
 def test_dotted_keys_become_tables() -> None:
