@@ -90,6 +90,32 @@ class ToolSpec:
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
+    strict: bool = False
+
+
+class ToolMode(StrEnum):
+    """Whether the model may, must or must not call a tool."""
+
+    NONE = "none"
+    AUTO = "auto"
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """What the caller wants called; with `name` the mode is `REQUIRED`."""
+
+    mode: ToolMode = ToolMode.AUTO
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFormat:
+    """That the answer must be JSON: of this JSON Schema, or any object if it is None."""
+
+    schema: dict[str, Any] | None = None
+    name: str = "answer"
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +138,9 @@ class Turn:
     model: str
     messages: tuple[Message, ...]
     tools: tuple[ToolSpec, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+    parallel_calls: bool = True
+    format: OutputFormat | None = None
     limits: Limits = field(default_factory=Limits)
     effort: str | None = None
     choices: int = 1
@@ -141,6 +170,11 @@ def require_text_only(turn: Turn, backend: str) -> None:
     """
     if turn.tools:
         raise UnsupportedError(f"{backend!r} cannot offer tools to its model yet", param="tools")
+    if turn.format is not None:
+        raise UnsupportedError(
+            f"{backend!r} cannot promise JSON yet; ask for it in the prompt",
+            param="response_format",
+        )
     for at, message in enumerate(turn.messages):
         for position, part in enumerate(message.parts):
             if not isinstance(part, TextPart):

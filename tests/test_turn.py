@@ -1,7 +1,16 @@
 import pytest
 
 from clinvk.errors import UnsupportedError
-from clinvk.turn import ImagePart, Message, Role, TextPart, ToolSpec, Turn, require_text_only
+from clinvk.turn import (
+    ImagePart,
+    Message,
+    OutputFormat,
+    Role,
+    TextPart,
+    ToolSpec,
+    Turn,
+    require_text_only,
+)
 
 
 def test_instructions_are_all_system_and_developer_texts_in_order() -> None:
@@ -30,3 +39,10 @@ def test_tools_are_refused_by_name() -> None:
     with pytest.raises(UnsupportedError) as caught:
         require_text_only(turn, "b")
     assert caught.value.param == "tools"
+
+
+def test_a_format_is_refused_by_name() -> None:
+    turn = Turn("m", (Message(Role.USER, (TextPart("a"),)),), format=OutputFormat())
+    with pytest.raises(UnsupportedError) as caught:
+        require_text_only(turn, "b")
+    assert caught.value.param == "response_format"

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
-from clinvk.errors import BadRequestError, ClinvkError, UnsupportedError
+from clinvk.errors import BadRequestError, ClinvkError
 from clinvk.events import (
     Event,
     Failed,
@@ -31,10 +31,13 @@ from clinvk.turn import (
     ImagePart,
     Limits,
     Message,
+    OutputFormat,
     Part,
     PriorCall,
     Role,
     TextPart,
+    ToolChoice,
+    ToolMode,
     ToolSpec,
     Turn,
 )
@@ -47,10 +50,15 @@ from clinvk.wire.openai_chat_types import (
     AudioPartIn,
     ChatRequest,
     FilePartIn,
+    FunctionNameIn,
     ImagePartIn,
+    JsonObjectFormatIn,
+    JsonSchemaFormatIn,
     MessageIn,
+    NamedToolIn,
     PartIn,
     RefusalPartIn,
+    TextFormatIn,
     TextPartIn,
 )
 
@@ -84,12 +92,6 @@ def error_body(exc: ClinvkError) -> dict[str, Any]:
 
 
 def _turn(request: ChatRequest) -> Turn:
-    if request.response_format is not None and request.response_format.type != "text":
-        raise UnsupportedError(
-            f"response_format {request.response_format.type!r} is not supported yet; "
-            f"ask for JSON in the prompt",
-            param="response_format",
-        )
     functions = [tool.function for tool in request.tools or ()] + list(request.functions or ())
     unknown = sorted((request.model_extra or {}).items())
     ignored = [name for name in IGNORED if getattr(request, name) is not None]
@@ -98,7 +100,12 @@ def _turn(request: ChatRequest) -> Turn:
     return Turn(
         model=request.model,
         messages=tuple(_message(m, f"messages[{i}]") for i, m in enumerate(request.messages)),
-        tools=tuple(ToolSpec(f.name, f.description, f.parameters) for f in functions),
+        tools=tuple(
+            ToolSpec(f.name, f.description, f.parameters, bool(f.strict)) for f in functions
+        ),
+        tool_choice=_tool_choice(request),
+        parallel_calls=request.parallel_tool_calls is not False,
+        format=_format(request),
         limits=Limits(
             max_tokens=request.max_completion_tokens or request.max_tokens,
             stop=() if stop is None else (stop,) if isinstance(stop, str) else tuple(stop),
@@ -107,6 +114,28 @@ def _turn(request: ChatRequest) -> Turn:
         choices=request.n or 1,
         ignored=tuple(ignored),
     )
+
+
+def _tool_choice(request: ChatRequest) -> ToolChoice:
+    match request.tool_choice or request.function_call:
+        case None:
+            return ToolChoice()
+        case str(mode):
+            return ToolChoice(ToolMode(mode))
+        case NamedToolIn(function=function):
+            return ToolChoice(ToolMode.REQUIRED, function.name)
+        case FunctionNameIn(name=name):
+            return ToolChoice(ToolMode.REQUIRED, name)
+
+
+def _format(request: ChatRequest) -> OutputFormat | None:
+    match request.response_format:
+        case None | TextFormatIn():
+            return None
+        case JsonObjectFormatIn():
+            return OutputFormat()
+        case JsonSchemaFormatIn(json_schema=asked):
+            return OutputFormat(asked.schema_ or {}, asked.name, bool(asked.strict))
 
 
 def _message(message: MessageIn, path: str) -> Message:

@@ -11,7 +11,13 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_val
 PARTS = ("text", "image_url", "input_audio", "file", "refusal")
 EFFORTS = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 # What pydantic adds to the location of an error in one of the unions below.
-UNION_STEPS = frozenset({f"<{part}>" for part in (*PARTS, "string", "parts", "words", "word")})
+UNION_STEPS = frozenset(
+    f"<{tag}>"
+    for tag in (
+        *("string", "parts", "words", "word", "mode", "named", "json_object", "json_schema"),
+        *PARTS,
+    )
+)
 
 
 class _In(BaseModel):
@@ -147,6 +153,7 @@ class FunctionIn(_In):
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
+    strict: bool | None = None
 
 
 class ToolIn(_In):
@@ -162,10 +169,89 @@ class StreamOptionsIn(_In):
     include_usage: bool | None = None
 
 
-class ResponseFormatIn(_In):
-    """The form of the answer."""
+class JsonSchemaIn(_In):
+    """A JSON Schema that the answer must meet."""
 
-    type: Literal["text", "json_object", "json_schema"]
+    name: str
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class TextFormatIn(_In):
+    """Plain text, which is the default."""
+
+    type: Literal["text"]
+
+
+class JsonObjectFormatIn(_In):
+    """Any JSON object."""
+
+    type: Literal["json_object"]
+
+
+class JsonSchemaFormatIn(_In):
+    """JSON of a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchemaIn
+
+
+FORMATS = ("text", "json_object", "json_schema")
+
+
+def _format_tag(value: object) -> str | None:
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return f"<{kind}>" if kind in FORMATS else None
+
+
+ResponseFormatIn = Annotated[
+    Annotated[TextFormatIn, Tag("<text>")]
+    | Annotated[JsonObjectFormatIn, Tag("<json_object>")]
+    | Annotated[JsonSchemaFormatIn, Tag("<json_schema>")],
+    Discriminator(
+        _format_tag,
+        custom_error_type="format_type",
+        custom_error_message=f"it must be an object whose type is one of {', '.join(FORMATS)}",
+    ),
+]
+
+
+class FunctionNameIn(_In):
+    """The name of a function."""
+
+    name: str
+
+
+class NamedToolIn(_In):
+    """A tool that must be called."""
+
+    type: Literal["function"]
+    function: FunctionNameIn
+
+
+def _choice_tag(value: object) -> str | None:
+    if isinstance(value, str):
+        return "<mode>"
+    return "<named>" if isinstance(value, dict | BaseModel) else None
+
+
+ToolChoiceIn = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("<mode>")]
+    | Annotated[NamedToolIn, Tag("<named>")],
+    Discriminator(
+        _choice_tag,
+        custom_error_type="tool_choice_type",
+        custom_error_message="it must be 'none', 'auto', 'required' or name a function",
+    ),
+]
+FunctionChoiceIn = Annotated[
+    Annotated[Literal["none", "auto"], Tag("<mode>")] | Annotated[FunctionNameIn, Tag("<named>")],
+    Discriminator(
+        _choice_tag,
+        custom_error_type="function_call_type",
+        custom_error_message="it must be 'none', 'auto' or name a function",
+    ),
+]
 
 
 def _stop_tag(value: object) -> str | None:
@@ -201,9 +287,10 @@ class ChatRequest(BaseModel):
     reasoning_effort: EFFORTS | None = None
     response_format: ResponseFormatIn | None = None
     tools: list[ToolIn] | None = None
-    tool_choice: Any = None
+    tool_choice: ToolChoiceIn | None = None
+    parallel_tool_calls: bool | None = None
     functions: list[FunctionIn] | None = None
-    function_call: Any = None
+    function_call: FunctionChoiceIn | None = None
     # Accepted and ignored, but a wrong type is still the caller's mistake:
     temperature: float | None = None
     top_p: float | None = None
@@ -217,7 +304,6 @@ class ChatRequest(BaseModel):
     logit_bias: dict[str, float] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    parallel_tool_calls: bool | None = None
 
 
 IGNORED = (
@@ -233,5 +319,4 @@ IGNORED = (
     "logit_bias",
     "logprobs",
     "top_logprobs",
-    "parallel_tool_calls",
 )

@@ -15,9 +15,12 @@ from clinvk.turn import (
     ImagePart,
     Limits,
     Message,
+    OutputFormat,
     PriorCall,
     Role,
     TextPart,
+    ToolChoice,
+    ToolMode,
     ToolSpec,
     Turn,
 )
@@ -116,6 +119,42 @@ def test_tools_and_functions_are_the_same_thing() -> None:
     assert turn(tools=[]).tools == ()
 
 
+@pytest.mark.parametrize(
+    ("fields", "choice"),
+    [
+        ({}, ToolChoice()),
+        ({"tool_choice": "none"}, ToolChoice(ToolMode.NONE)),
+        ({"tool_choice": "required"}, ToolChoice(ToolMode.REQUIRED)),
+        (
+            {"tool_choice": {"type": "function", "function": {"name": "f"}}},
+            ToolChoice(ToolMode.REQUIRED, "f"),
+        ),
+        ({"function_call": "auto"}, ToolChoice()),
+        ({"function_call": {"name": "f"}}, ToolChoice(ToolMode.REQUIRED, "f")),
+    ],
+)
+def test_tool_choices(fields: dict[str, Any], choice: ToolChoice) -> None:
+    assert turn(**fields).tool_choice == choice
+
+
+def test_parallel_calls_are_allowed_unless_forbidden() -> None:
+    assert turn().parallel_calls
+    assert not turn(parallel_tool_calls=False).parallel_calls
+
+
+def test_formats() -> None:
+    def made(value: Any) -> OutputFormat | None:
+        return turn(response_format=value).format
+
+    assert made({"type": "text"}) is None
+    assert made({"type": "json_object"}) == OutputFormat()
+    schema = {"type": "object"}
+    asked = {"name": "n", "schema": schema, "strict": True}
+    assert made({"type": "json_schema", "json_schema": asked}) == OutputFormat(
+        schema, "n", strict=True
+    )
+
+
 def test_what_has_no_effect_is_told_by_name() -> None:
     sent = {
         "temperature": 0.5,
@@ -184,8 +223,17 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"temperature": "hot"}, "temperature"),
     ({"logit_bias": []}, "logit_bias"),
     ({"reasoning_effort": "extreme"}, "reasoning_effort"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
-    ({"response_format": {"type": "xml"}}, "response_format.type"),
+    ({"response_format": {"type": "xml"}}, "response_format"),
+    ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}},
+        "response_format.json_schema.name",
+    ),
+    ({"tool_choice": "maybe"}, "tool_choice"),
+    ({"tool_choice": {"type": "function"}}, "tool_choice.function"),
+    ({"tool_choice": 5}, "tool_choice"),
+    ({"function_call": "required"}, "function_call"),
+    ({"parallel_tool_calls": "no"}, "parallel_tool_calls"),
     ({"tools": [{"type": "function"}]}, "tools[0].function"),
     ({"stream_options": {"include_usage": "x"}}, "stream_options.include_usage"),
 ]
