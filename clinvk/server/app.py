@@ -31,6 +31,7 @@ def create_app(
         middlewares=[middleware.errors_as_bodies],
     )
     app.on_response_prepare.append(middleware.add_request_id)
+    app[middleware.DIALECTS] = {}
     app[handlers.KEEPALIVE_S] = config.server.keepalive_s
     app.router.add_post(f"{OPENAI_PREFIX}/chat/completions", handlers.Answer(OpenAIChat()).handle)
     app.router.add_get(f"{OPENAI_PREFIX}/models", handlers.list_models)

@@ -15,10 +15,13 @@ from clinvk.errors import (
     NotFoundError,
     TooLargeError,
 )
-from clinvk.wire.openai_chat import error_body
+from clinvk.wire.base import Dialect
+from clinvk.wire.openai_chat import OpenAIChat
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+# Which dialect errors are told in, by the start of the path.
+DIALECTS = web.AppKey("clinvk.dialects", dict[str, Dialect])
 REQUEST_ID = web.RequestKey("clinvk.request_id", str)
 
 _log = logging.getLogger(__name__)
@@ -38,23 +41,35 @@ def request_id(request: web.Request) -> str:
 
 @web.middleware
 async def errors_as_bodies(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer every failure with a JSON error of the OpenAI shape, never a text or a traceback."""
+    """Answer every failure with a JSON error of the path's dialect, never a text or a traceback."""
+    dialect = dialect_of(request)
     try:
         return await handler(request)
     except ClinvkError as exc:
-        return error_response(exc)
+        return error_response(dialect, exc)
     except web.HTTPException as exc:
         if exc.status < 400:
             raise
-        return error_response(_translate(request, exc), allow=exc.headers.get("Allow"))
+        allow = exc.headers.get("Allow")
+        return error_response(dialect, _translate(request, exc), allow=allow)
     except Exception:  # noqa: BLE001 - logged with its traceback
         _log.exception("request %s failed by a bug", request_id(request))
-        return error_response(InternalError("clinvk failed on this request; its log says why"))
+        error = InternalError("clinvk failed on this request; its log says why")
+        return error_response(dialect, error)
 
 
-def error_response(exc: ClinvkError, *, allow: str | None = None) -> web.Response:
+def dialect_of(request: web.Request) -> Dialect:
+    """Return the dialect whose paths the request's is among; OpenAI's own if none."""
+    for prefix, dialect in request.app[DIALECTS].items():
+        if request.path.startswith(prefix):
+            return dialect
+    return OpenAIChat()
+
+
+def error_response(dialect: Dialect, exc: ClinvkError, *, allow: str | None = None) -> web.Response:
     """Return the reply for an error, with what tells an SDK whether and when to retry."""
-    response = web.json_response(error_body(exc), status=exc.status)
+    status, body = dialect.error(exc)
+    response = web.json_response(body, status=status)
     if exc.retry_after_s is not None:
         response.headers["Retry-After"] = str(max(1, math.ceil(exc.retry_after_s)))
     # SDKs retry 409, 429 and 5xx twice: each time the whole CLI would run again in vain.

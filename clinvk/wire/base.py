@@ -54,5 +54,5 @@ class Dialect(Protocol):
             BadRequestError: with `param` naming the field at fault.
         """
 
-    def error(self, exc: ClinvkError) -> dict[str, Any]:
-        """Return the body that reports an error."""
+    def error(self, exc: ClinvkError) -> tuple[int, dict[str, Any]]:
+        """Return the HTTP status and the body that report an error."""

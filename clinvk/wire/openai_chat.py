@@ -74,9 +74,9 @@ class OpenAIChat:
         encoder = ChatEncoder(turn.model, include_usage=bool(options and options.include_usage))
         return Parsed(turn, bool(request.stream), encoder)
 
-    def error(self, exc: ClinvkError) -> dict[str, Any]:
-        """Return the error body; all four keys are always there, as the OpenAPI requires."""
-        return error_body(exc)
+    def error(self, exc: ClinvkError) -> tuple[int, dict[str, Any]]:
+        """Return status and error body; all four keys are always there, as the OpenAPI requires."""
+        return exc.status, error_body(exc)
 
 
 def error_body(exc: ClinvkError) -> dict[str, Any]:

@@ -218,7 +218,9 @@ def test_a_failure_in_a_stream_is_an_error_and_never_a_stop() -> None:
 
 
 def test_an_error_body_has_all_four_keys() -> None:
-    assert OpenAIChat().error(OverloadedError("x")) == {
+    status, body = OpenAIChat().error(OverloadedError("x"))
+    assert status == 502
+    assert body == {
         "error": {
             "message": "x",
             "type": "server_error",
