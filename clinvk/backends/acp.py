@@ -213,6 +213,10 @@ class AcpAgent:
         answered = anyio.Event()
         left = False
 
+        def tell(message: Message) -> None:
+            with suppress(anyio.BrokenResourceError):  # the reader has left
+                send.send_nowait(message)
+
         async def ask() -> None:
             if left:  # before this job's first step: a prompt now would come after its cancel
                 answered.set()
@@ -222,9 +226,9 @@ class AcpAgent:
                 result = await self._peer.request(
                     "session/prompt", {"sessionId": session, "prompt": blocks}
                 )
-                send.send_nowait({"result": result if isinstance(result, dict) else {}})
+                tell({"result": result if isinstance(result, dict) else {}})
             except RpcError as exc:
-                send.send_nowait({"error": {"code": exc.code, "message": exc.message}})
+                tell({"error": {"code": exc.code, "message": exc.message}})
             except RpcClosedError:
                 pass
             finally:

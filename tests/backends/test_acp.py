@@ -194,7 +194,7 @@ async def test_death_ends_every_turn(supervisor: Supervisor, tmp_path: Path) -> 
 
 
 async def test_leaving_early_cancels_the_turn_and_keeps_the_agent(
-    supervisor: Supervisor, tmp_path: Path
+    supervisor: Supervisor, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     running = await agent(supervisor, tmp_path)
     with anyio.fail_after(10):
@@ -203,6 +203,7 @@ async def test_leaving_early_cancels_the_turn_and_keeps_the_agent(
             await messages.receive()
     assert running.alive
     assert (await ask(supervisor, running, "still here"))[1] == TextDelta("still here")
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_leaving_at_once_asks_nothing(supervisor: Supervisor, tmp_path: Path) -> None:
