@@ -184,26 +184,30 @@ class Service:
         older than `HEALTH_MAX_AGE_S`; only the first look, or a `fresh` one, is waited for.
         """
         if fresh or not self._health:
-            await self._look()
+            async with self._health_lock:
+                if fresh or not self._health:  # who waited here may find it done
+                    await self._look()
         elif time.monotonic() - self._health_at > HEALTH_MAX_AGE_S:
             self._health_at = time.monotonic()
             self._supervisor.start(self._look)
         return {name: self._health[name] for name in self.registry.backends}
 
     async def _look(self) -> None:
-        async with self._health_lock, anyio.create_task_group() as group:
+        found: dict[str, Health] = {}
+        async with anyio.create_task_group() as group:
             for name in self.registry.backends:
-                group.start_soon(self._look_at, name)
+                group.start_soon(self._look_at, name, found)
+        self._health = found
         self._health_at = time.monotonic()
 
-    async def _look_at(self, name: str) -> None:
+    async def _look_at(self, name: str, all_found: dict[str, Health]) -> None:
         found = Health(State.FAILING, reason="it did not answer in time", fix="clinvk doctor")
         with anyio.move_on_after(HEALTH_TIMEOUT_S):
             try:
                 found = await self.registry.backends[name].health()
             except ClinvkError as exc:
                 found = Health(State.FAILING, reason=exc.message, fix="clinvk doctor")
-        self._health[name] = found
+        all_found[name] = found
 
     def _admit(self, lane: _Lane, places: int, backend: str) -> list[Ticket]:
         tickets: list[Ticket] = []

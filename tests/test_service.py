@@ -289,6 +289,25 @@ async def test_health_is_remembered_and_renewed_behind_the_scenes(
     assert await service.health(fresh=True) == {"fake": backend.found}
 
 
+async def test_who_asks_during_the_first_look_waits_for_it(
+    backend: ScriptBackend, supervisor: Supervisor
+) -> None:
+    backend.hold = anyio.Event()
+    service = make(backend, supervisor)
+    got: list[dict[str, Health]] = []
+
+    async def ask() -> None:
+        got.append(await service.health())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(ask)
+        group.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        backend.hold.set()
+    assert got == [{"fake": backend.found}] * 2
+    assert backend.looks == 1
+
+
 async def test_a_slow_reader_slows_its_own_turn_alone(
     backend: ScriptBackend, supervisor: Supervisor
 ) -> None:

@@ -42,6 +42,7 @@ class ScriptBackend:
         self.warmed = 0
         self.closed = False
         self.looks = 0
+        self.hold: anyio.Event | None = None
 
     def check(self, turn: Turn) -> tuple[str, ...]:
         if self.refusal is not None:
@@ -70,6 +71,8 @@ class ScriptBackend:
 
     async def health(self) -> Health:
         self.looks += 1
+        if self.hold is not None:
+            await self.hold.wait()
         return self.found
 
     async def warm(self) -> None:
