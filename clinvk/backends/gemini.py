@@ -51,6 +51,7 @@ TESTED_VERSION = "0.61.0"
 INSTALL_FIX = "npm install -g @google/gemini-cli"
 RECYCLE_AFTER = 50  # sessions are never freed: 1 to 2 MB each, and session/new slows
 VERSION_S = 15.0
+RECORD_FLAG = "record-responses"
 
 # gemini runs a prompt that begins with "/" or "$" as a command if it knows the word. An invisible
 # block before it is no word of gemini's, and does not change what the user said.
@@ -165,6 +166,7 @@ class GeminiBackend:
         self._pool: ServerPool[_Server] = ServerPool(self._start, recycle_after=RECYCLE_AFTER)
         self._proven: Login | None = None
         self._swept = False
+        self._records = True
 
     def __repr__(self) -> str:
         return f"<GeminiBackend {self.name!r} {self._pool!r}>"
@@ -265,7 +267,7 @@ class GeminiBackend:
             process = await start(
                 self._supervisor,
                 Command(
-                    (*argv, "--acp", "--record-responses", str(home.responses)),
+                    (*argv, "--acp", *self._record_to(home)),
                     {**dict(login.extra_env), **self._env(), **home.env},
                     home.folder(None),
                 ),
@@ -277,7 +279,21 @@ class GeminiBackend:
             home.remove()
             raise
         self._supervisor.start(lambda: _remove_after(process, home))
-        return _Server(self, await self._greet(process), home, login)
+        try:
+            return _Server(self, await self._greet(process), home, login)
+        except CliCrashedError:
+            if not self._records or RECORD_FLAG not in process.stderr_tail:
+                raise
+        _log.warning(
+            "this gemini does not know --%s: finish reasons and cached tokens stay unknown",
+            RECORD_FLAG,
+        )
+        self._records = False
+        return await self._start()
+
+    def _record_to(self, home: Home) -> tuple[str, ...]:
+        """The hidden flag that tells how answers end; a gemini without it does without."""
+        return (f"--{RECORD_FLAG}", str(home.responses)) if self._records else ()
 
     async def _greet(self, process: Process) -> AcpAgent:
         asked_to_log_in = False

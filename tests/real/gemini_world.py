@@ -49,7 +49,9 @@ class World:
     supervisor: Supervisor
     made: list[GeminiBackend] = field(default_factory=list)
 
-    def backend(self, *, retries: int = 0, **env: str | None) -> GeminiBackend:
+    def backend(
+        self, *, retries: int = 0, command: str | None = None, **env: str | None
+    ) -> GeminiBackend:
         """Make a backend; a variable that is None is left out."""
         variables: dict[str, str | None] = {
             "HOME": str(self.home),
@@ -59,7 +61,7 @@ class World:
         }
         config = GeminiConfig(
             kind="gemini",
-            command=[cli("gemini")],
+            command=[command or cli("gemini")],
             env={name: value for name, value in variables.items() if value is not None},
             retries=retries,
         )

@@ -38,6 +38,7 @@ from clinvk.events import (
 )
 from tests.fakes.api import Captured, Reply
 from tests.fakes.gemini import NO_END, PROMPT_BLOCKED, FakeGemini
+from tests.real.conftest import cli
 from tests.real.gemini_world import (
     API_KEY_LOGIN,
     FLASH,
@@ -318,3 +319,20 @@ async def test_a_process_started_ahead_takes_the_first_turn(own_world: World) ->
     (process,) = own_world.processes()
     await run(backend, turn("Hello"))
     assert own_world.processes() == [process]
+
+
+async def test_a_gemini_without_the_recording_flag_answers_all_the_same(own_world: World) -> None:
+    other = own_world.home / "other-gemini"
+    other.write_text(
+        "#!/bin/sh\n"
+        'case " $* " in *" --record-responses "*)\n'
+        '  echo "Unknown arguments: record-responses, recordResponses" >&2; exit 1;;\n'
+        "esac\n"
+        f'exec "{cli("gemini")}" "$@"\n'
+    )
+    other.chmod(0o700)
+    own_world.fake.answer(Reply(thinking=("Hm.",), cached_tokens=3))
+    backend = own_world.backend(command=str(other))
+    first, second = await run(backend, turn("Hello")), await run(backend, turn("Hello"))
+    assert answer(first) == answer(second) == "Hello from the fake."
+    assert first[-2:] == second[-2:] == [Usage(11, 7), Finished(FinishReason.STOP)]
