@@ -33,7 +33,7 @@ COMMON = (
     "SECURITYSESSIONID",  # the same on macOS
     "__CF_USER_TEXT_ENCODING",
 )
-FIXED = {"NO_COLOR": "1", "TERM": "dumb"}
+FIXED = {"NO_COLOR": "1"}
 
 
 def child_environment(
