@@ -7,9 +7,10 @@ from aiohttp import web
 from clinvk import registry
 from clinvk.config import Config
 from clinvk.procs.supervisor import Supervisor
-from clinvk.server import handlers, middleware
+from clinvk.server import anthropic, handlers, middleware
 from clinvk.service import Service
 from clinvk.wire.openai_chat import OpenAIChat
+from clinvk.wire.openai_completions import OpenAICompletions
 
 Build = Callable[[Config, Supervisor], registry.Registry]
 
@@ -36,6 +37,9 @@ def create_app(
     app.router.add_post(f"{OPENAI_PREFIX}/chat/completions", handlers.Answer(OpenAIChat()).handle)
     app.router.add_get(f"{OPENAI_PREFIX}/models", handlers.list_models)
     app.router.add_get(f"{OPENAI_PREFIX}/models/{{id:.+}}", handlers.get_model)
+    completions = handlers.Answer(OpenAICompletions())
+    app.router.add_post(f"{OPENAI_PREFIX}/completions", completions.handle)
+    anthropic.add_routes(app)
     app.router.add_get("/health", handlers.health)
 
     async def service_life(app: web.Application) -> AsyncIterator[None]:

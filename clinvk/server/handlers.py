@@ -9,6 +9,8 @@ from aiohttp import web
 from clinvk import __version__
 from clinvk.errors import ModelNotFoundError
 from clinvk.events import Failed
+from clinvk.registry import Target
+from clinvk.server.joined import Joined, start
 from clinvk.server.middleware import request_id
 from clinvk.service import Service, Stream
 from clinvk.wire import sse
@@ -35,7 +37,7 @@ class Answer:
         aiohttp cancels this when the client goes away; closing the stream is all that is owed.
         """
         parsed = self._dialect.parse(await request.read())
-        stream = request.app[SERVICE].start(parsed.turn)
+        stream = start(request.app[SERVICE], parsed)
         try:
             headers = _headers(stream)
             _log.debug("%s asks %s", request_id(request), parsed.turn.model)
@@ -46,7 +48,7 @@ class Answer:
             stream.close()
 
 
-async def _whole(parsed: Parsed, stream: Stream, headers: dict[str, str]) -> web.Response:
+async def _whole(parsed: Parsed, stream: Stream | Joined, headers: dict[str, str]) -> web.Response:
     encoder = parsed.encoder
     async for choice, event in stream:
         if isinstance(event, Failed):
@@ -72,7 +74,7 @@ class _Streamed:
             }
         )
 
-    async def run(self, stream: Stream) -> web.StreamResponse:
+    async def run(self, stream: Stream | Joined) -> web.StreamResponse:
         """Send every event's frames, comments in silences, and the end."""
         keepalive_s = self._request.app[KEEPALIVE_S]
         try:
@@ -114,12 +116,21 @@ async def list_models(request: web.Request) -> web.Response:
 
 async def get_model(request: web.Request) -> web.Response:
     """Answer `GET /models/{id}`, also for ids that an alias or a CLI would take."""
+    asked, target = find_model(request)
+    return web.json_response(model_body(asked, target.backend.vendor))
+
+
+def find_model(request: web.Request) -> tuple[str, Target]:
+    """Return the model id in the path, and who answers for it.
+
+    Raises:
+        ModelNotFoundError: if nobody does, or its CLI is missing.
+    """
     asked = request.match_info["id"]
-    registry = request.app[SERVICE].registry
-    target = registry.resolve(asked)
+    target = request.app[SERVICE].registry.resolve(asked)
     if not target.backend.installed:
         raise ModelNotFoundError(f"the CLI of {asked!r} is not installed", param="model")
-    return web.json_response(model_body(asked, target.backend.vendor))
+    return asked, target
 
 
 async def health(request: web.Request) -> web.Response:
@@ -134,7 +145,7 @@ async def health(request: web.Request) -> web.Response:
     )
 
 
-def _headers(stream: Stream) -> dict[str, str]:
+def _headers(stream: Stream | Joined) -> dict[str, str]:
     names = [name for name in stream.ignored if _is_header_safe(name)][:_HEADER_NAMES]
     headers = {"x-clinvk-backend": stream.backend}
     return {**headers, "x-clinvk-ignored": ", ".join(names)} if names else headers

@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 async def add_request_id(request: web.Request, response: web.StreamResponse) -> None:
     """Put the request's id on every reply, streamed ones too; an `on_response_prepare` hook."""
     response.headers["x-request-id"] = request_id(request)
+    response.headers["request-id"] = request_id(request)  # the name that Anthropic's clients read
 
 
 def request_id(request: web.Request) -> str:
@@ -46,16 +47,16 @@ async def errors_as_bodies(request: web.Request, handler: Handler) -> web.Stream
     try:
         return await handler(request)
     except ClinvkError as exc:
-        return error_response(dialect, exc)
+        return error_response(request, dialect, exc)
     except web.HTTPException as exc:
         if exc.status < 400:
             raise
         allow = exc.headers.get("Allow")
-        return error_response(dialect, _translate(request, exc), allow=allow)
+        return error_response(request, dialect, _translate(request, exc), allow=allow)
     except Exception:  # noqa: BLE001 - logged with its traceback
         _log.exception("request %s failed by a bug", request_id(request))
         error = InternalError("clinvk failed on this request; its log says why")
-        return error_response(dialect, error)
+        return error_response(request, dialect, error)
 
 
 def dialect_of(request: web.Request) -> Dialect:
@@ -66,9 +67,13 @@ def dialect_of(request: web.Request) -> Dialect:
     return OpenAIChat()
 
 
-def error_response(dialect: Dialect, exc: ClinvkError, *, allow: str | None = None) -> web.Response:
+def error_response(
+    request: web.Request, dialect: Dialect, exc: ClinvkError, *, allow: str | None = None
+) -> web.Response:
     """Return the reply for an error, with what tells an SDK whether and when to retry."""
     status, body = dialect.error(exc)
+    if "request_id" in body:
+        body["request_id"] = request_id(request)
     response = web.json_response(body, status=status)
     if exc.retry_after_s is not None:
         response.headers["Retry-After"] = str(max(1, math.ceil(exc.retry_after_s)))
@@ -82,7 +87,7 @@ def error_response(dialect: Dialect, exc: ClinvkError, *, allow: str | None = No
 def _translate(request: web.Request, exc: web.HTTPException) -> ClinvkError:
     where = f"{request.method} {request.path}"
     if exc.status == 404:
-        return NotFoundError(f"there is no {where!r}; the API is at /openai/v1")
+        return NotFoundError(f"there is no {where!r}; the APIs are at /openai/v1 and /anthropic/v1")
     if exc.status == 405:
         allowed = exc.headers.get("Allow", "")
         return MethodNotAllowedError(f"{where!r} does not exist; {request.path} takes {allowed}")

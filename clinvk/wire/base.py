@@ -3,7 +3,7 @@
 A dialect never learns which backend answers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from clinvk.errors import ClinvkError
@@ -37,11 +37,15 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A request that was understood: what to run, and how the answer is to be told."""
+    """A request that was understood: what to run, and how the answer is to be told.
+
+    The choices of the turns in `more` are numbered on from those of `turn`.
+    """
 
     turn: Turn
     stream: bool
     encoder: Encoder
+    more: tuple[Turn, ...] = field(default=(), kw_only=True)
 
 
 class Dialect(Protocol):
