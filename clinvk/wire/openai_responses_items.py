@@ -1,0 +1,156 @@
+"""The items of the OpenAI Responses API: as messages of a turn, and as they are kept and listed.
+
+Items without effect here (reasoning, calls of custom and hosted tools) become neither.
+"""
+
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, assert_never
+
+from clinvk.errors import BadRequestError
+from clinvk.turn import AudioPart, FilePart, ImagePart, Message, Part, PriorCall, Role, TextPart
+from clinvk.wire.openai_responses_types import (
+    AudioPartIn,
+    ContentIn,
+    FilePartIn,
+    FunctionCallIn,
+    FunctionCallOutputIn,
+    ImagePartIn,
+    ItemIn,
+    ItemReferenceIn,
+    MessageIn,
+    OtherItemIn,
+    PartIn,
+    RefusalPartIn,
+    TextPartIn,
+)
+
+Item = dict[str, Any]
+
+
+def messages_of(items: Iterable[tuple[ItemIn, str]]) -> list[Message]:
+    """Return the messages of items, each given with its path for errors.
+
+    What the assistant said and then called, with nothing between, is one message.
+
+    Raises:
+        BadRequestError: naming the part that nothing can carry.
+    """
+    messages: list[Message] = []
+    for item, path in items:
+        match item:
+            case MessageIn():
+                messages.append(Message(Role(item.role), _parts(item.content, f"{path}.content")))
+            case FunctionCallIn():
+                call = PriorCall(item.call_id, item.name, item.arguments)
+                if messages and messages[-1].role is Role.ASSISTANT:
+                    last = messages[-1]
+                    messages[-1] = replace(last, calls=(*last.calls, call))
+                else:
+                    messages.append(Message(Role.ASSISTANT, calls=(call,)))
+            case FunctionCallOutputIn():
+                parts = _parts(item.output, f"{path}.output")
+                messages.append(Message(Role.TOOL, parts, call_id=item.call_id))
+            case ItemReferenceIn() | OtherItemIn():
+                pass
+            case _:
+                assert_never(item)
+    return messages
+
+
+def _parts(content: ContentIn, path: str) -> tuple[Part, ...]:
+    if isinstance(content, str):
+        return (TextPart(content),)
+    return tuple(_part(part, f"{path}[{at}]") for at, part in enumerate(content))
+
+
+def _part(part: PartIn, path: str) -> Part:
+    match part:
+        case TextPartIn():
+            return TextPart(part.text)
+        case RefusalPartIn():
+            return TextPart(part.refusal)
+        case ImagePartIn(image_url=None):
+            raise BadRequestError(
+                "an image must have an image_url: an address or a data URL; no files are kept here",
+                param=f"{path}.image_url",
+            )
+        case ImagePartIn():
+            return ImagePart(url=part.image_url)
+        case FilePartIn(file_data=None, file_id=None):
+            raise BadRequestError(
+                "a file must have its content as file_data; it is not fetched from elsewhere",
+                param=f"{path}.file_data",
+            )
+        case FilePartIn():
+            return FilePart(part.filename, None, part.file_data, part.file_id)
+        case AudioPartIn():
+            return AudioPart(part.input_audio.format, part.input_audio.data)
+        case _:
+            assert_never(part)
+
+
+def kept_items(
+    items: Iterable[ItemIn], *, new_id: Callable[[], str] = lambda: uuid.uuid4().hex
+) -> list[Item]:
+    """Return the items as the API lists them, each with an id; those without effect are left out.
+
+    What is returned can be sent again as input.
+    """
+    kept: list[Item] = []
+    for item in items:
+        match item:
+            case MessageIn():
+                body: Item = {
+                    "id": item.id or f"msg_{new_id()}",
+                    "type": "message",
+                    "status": "completed",
+                    "role": item.role,
+                    "content": _kept_content(item.content, item.role),
+                }
+            case FunctionCallIn():
+                body = {
+                    "id": item.id or f"fc_{new_id()}",
+                    "type": "function_call",
+                    "status": "completed",
+                    "call_id": item.call_id,
+                    "name": item.name,
+                    "arguments": item.arguments,
+                }
+            case FunctionCallOutputIn(output=output):
+                body = {
+                    "id": item.id or f"fco_{new_id()}",
+                    "type": "function_call_output",
+                    "status": "completed",
+                    "call_id": item.call_id,
+                    "output": output if isinstance(output, str) else _kept_content(output, "tool"),
+                }
+            case ItemReferenceIn() | OtherItemIn():
+                continue
+            case _:
+                assert_never(item)
+        kept.append(body)
+    return kept
+
+
+def _kept_content(content: ContentIn, role: str) -> list[Item]:
+    if isinstance(content, str):
+        content = [TextPartIn(type="input_text", text=content)]
+    return [_kept_part(part, role) for part in content]
+
+
+def _kept_part(part: PartIn, role: str) -> Item:
+    match part:
+        case TextPartIn(text=text) if role == "assistant":
+            return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+        case TextPartIn(text=text):
+            return {"type": "input_text", "text": text}
+        case RefusalPartIn(refusal=text) if role != "assistant":
+            return {"type": "input_text", "text": text}
+        case ImagePartIn():
+            return {"detail": "auto", **part.model_dump(exclude_none=True)}
+        case RefusalPartIn() | FilePartIn() | AudioPartIn():
+            return part.model_dump(exclude_none=True)
+        case _:
+            assert_never(part)
