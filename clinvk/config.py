@@ -25,6 +25,14 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class StoreConfig(_Strict):
+    """Where responses are kept for a later turn, and how many; null is the user's state folder."""
+
+    path: Annotated[str, Field(min_length=1)] | None = None
+    max_responses: int = Field(default=1000, ge=1, le=1_000_000)
+    max_age_days: float = Field(default=30, gt=0, le=36_500)
+
+
 class ServerConfig(_Strict):
     """Where the server listens and what it bounds."""
 
@@ -33,6 +41,7 @@ class ServerConfig(_Strict):
     max_body_mb: float = Field(default=32, gt=0, le=1024)
     keepalive_s: Seconds = 15
     grace_s: float = Field(default=10, ge=0, le=86_400)
+    store: StoreConfig = StoreConfig()
 
 
 class BackendConfig(_Strict):

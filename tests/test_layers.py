@@ -18,13 +18,14 @@ MAY_IMPORT = {
     "tokens": CORE,
     "config": CORE,
     "gate": CORE,
+    "store": {"config"},
     "limits": CORE | {"tokens"},
     "procs": CORE | {"procs"},
     "wire": CORE | {"wire"},
     "backends": CORE | {"transcript", "tokens", "config", "procs", "backends"},
     "registry": CORE | {"config", "procs", "backends"},
     "service": CORE | TOOLS - {"wire"} | {"backends", "registry"},
-    "server": CORE | TOOLS | {"backends", "registry", "service", "server"},
+    "server": CORE | TOOLS | {"backends", "registry", "service", "server", "store"},
     "cli": CORE | TOOLS | {"backends", "registry", "service", "server", "cli"},
     "__init__": set(),
     "__main__": {"cli"},
@@ -35,9 +36,10 @@ THIRD_PARTY = {
     "rich": {"cli"},
     "subprocess": {"procs"},
     "pydantic": {"config", "wire", "backends"},
+    "sqlite3": {"store"},
     "bpe_openai": {"tokens"},
     "yaml": {"config", "cli"},
-    "platformdirs": {"config", "backends"},
+    "platformdirs": {"config", "backends", "store"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

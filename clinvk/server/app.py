@@ -7,14 +7,16 @@ from aiohttp import web
 from clinvk import registry
 from clinvk.config import Config
 from clinvk.procs.supervisor import Supervisor
-from clinvk.server import anthropic, handlers, middleware
+from clinvk.server import anthropic, handlers, middleware, responses
 from clinvk.service import Service
+from clinvk.store import Store
 from clinvk.wire.openai_chat import OpenAIChat
 from clinvk.wire.openai_completions import OpenAICompletions
 
 Build = Callable[[Config, Supervisor], registry.Registry]
 
 OPENAI_PREFIX = "/openai/v1"
+OPENAI_ALIASES = ("/v1", "/v1-openai")
 
 
 def create_app(
@@ -34,11 +36,8 @@ def create_app(
     app.on_response_prepare.append(middleware.add_request_id)
     app[middleware.DIALECTS] = {}
     app[handlers.KEEPALIVE_S] = config.server.keepalive_s
-    app.router.add_post(f"{OPENAI_PREFIX}/chat/completions", handlers.Answer(OpenAIChat()).handle)
-    app.router.add_get(f"{OPENAI_PREFIX}/models", handlers.list_models)
-    app.router.add_get(f"{OPENAI_PREFIX}/models/{{id:.+}}", handlers.get_model)
-    completions = handlers.Answer(OpenAICompletions())
-    app.router.add_post(f"{OPENAI_PREFIX}/completions", completions.handle)
+    for prefix in (OPENAI_PREFIX, *OPENAI_ALIASES):
+        _add_openai_routes(app, prefix)
     anthropic.add_routes(app)
     app.router.add_get("/health", handlers.health)
 
@@ -46,10 +45,20 @@ def create_app(
         async with Supervisor() as supervisor:
             service = Service(config, build(config, supervisor), supervisor)
             app[handlers.SERVICE] = service
+            store = app[responses.STORE] = Store(config.server.store)
             if warm:
                 supervisor.start(service.warm)
             yield
             service.close()
+            await store.close()
 
     app.cleanup_ctx.append(service_life)
     return app
+
+
+def _add_openai_routes(app: web.Application, prefix: str) -> None:
+    app.router.add_post(f"{prefix}/chat/completions", handlers.Answer(OpenAIChat()).handle)
+    app.router.add_post(f"{prefix}/completions", handlers.Answer(OpenAICompletions()).handle)
+    app.router.add_get(f"{prefix}/models", handlers.list_models)
+    app.router.add_get(f"{prefix}/models/{{id:.+}}", handlers.get_model)
+    responses.add_routes(app, prefix)

@@ -1,6 +1,9 @@
 """One handler for every dialect, the models and the health; owns no process."""
 
+import functools
 import logging
+import re
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 
 import anyio
@@ -20,6 +23,8 @@ from clinvk.wire.openai_models import list_body, model_body
 SERVICE = web.AppKey("clinvk.service", Service)
 KEEPALIVE_S = web.AppKey("clinvk.keepalive_s", float)
 
+Finish = Callable[[], Awaitable[None]]
+
 _HEADER_NAMES = 40  # of ignored fields that a header may list
 
 _log = logging.getLogger(__name__)
@@ -36,24 +41,35 @@ class Answer:
 
         aiohttp cancels this when the client goes away; closing the stream is all that is owed.
         """
-        parsed = self._dialect.parse(await request.read())
+        parsed = await self.parse(request)
         stream = start(request.app[SERVICE], parsed)
         try:
             headers = _headers(stream)
             _log.debug("%s asks %s", request_id(request), parsed.turn.model)
+            finish = functools.partial(self.finish, request, parsed)
             if parsed.stream:
-                return await _Streamed(request, parsed, headers).run(stream)
-            return await _whole(parsed, stream, headers)
+                return await _Streamed(request, parsed, headers).run(stream, finish)
+            return await _whole(parsed, stream, headers, finish)
         finally:
             stream.close()
 
+    async def parse(self, request: web.Request) -> Parsed:
+        """Check the request; a dialect with a memory adds what it refers to."""
+        return self._dialect.parse(await request.read())
 
-async def _whole(parsed: Parsed, stream: Stream | Joined, headers: dict[str, str]) -> web.Response:
+    async def finish(self, request: web.Request, parsed: Parsed) -> None:
+        """Do what is owed after the last event of turns that all finished, before it is told."""
+
+
+async def _whole(
+    parsed: Parsed, stream: Stream | Joined, headers: dict[str, str], finish: Finish
+) -> web.Response:
     encoder = parsed.encoder
     async for choice, event in stream:
         if isinstance(event, Failed):
             raise event.error
         encoder.feed(event, choice)
+    await finish()
     if encoder.usage_estimated:
         headers["x-clinvk-usage"] = "estimated"
     return web.json_response(encoder.result(), headers=headers)
@@ -74,15 +90,17 @@ class _Streamed:
             }
         )
 
-    async def run(self, stream: Stream | Joined) -> web.StreamResponse:
+    async def run(self, stream: Stream | Joined, finish: Finish) -> web.StreamResponse:
         """Send every event's frames, comments in silences, and the end."""
         keepalive_s = self._request.app[KEEPALIVE_S]
+        finished = False
         try:
             while True:
                 with anyio.move_on_after(keepalive_s) as silence:
                     try:
                         choice, event = await anext(stream)
                     except StopAsyncIteration:
+                        finished = True
                         break
                 if silence.cancelled_caught:
                     await self._write(sse.KEEP_ALIVE)
@@ -92,6 +110,8 @@ class _Streamed:
                 await self._send(self._encoder.feed(event, choice))
                 if isinstance(event, Failed):
                     break
+            if finished:
+                await finish()
             await self._send(self._encoder.end())
             await self._response.write_eof()
         except ConnectionError:
@@ -152,4 +172,4 @@ def _headers(stream: Stream | Joined) -> dict[str, str]:
 
 
 def _is_header_safe(name: str) -> bool:
-    return len(name) <= 64 and name.isascii() and name.replace("_", "").replace("-", "").isalnum()
+    return len(name) <= 64 and name.isascii() and re.fullmatch(r"[\w.-]+", name) is not None

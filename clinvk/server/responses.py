@@ -1,0 +1,147 @@
+"""The routes of the Responses API: the answer that is kept, and what can be asked of it later.
+
+Owns when the store is read and written. A store that fails costs an answer nothing: the fault
+is logged, and the response says `store: false`. Nothing is kept of a turn that failed.
+"""
+
+import logging
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from clinvk.errors import BadRequestError, InternalError, NotFoundError, UnsupportedError
+from clinvk.server.handlers import Answer
+from clinvk.server.middleware import request_id
+from clinvk.store import Store, StoreError
+from clinvk.wire.base import Parsed
+from clinvk.wire.openai_responses import Answerable, OpenAIResponses
+
+STORE = web.AppKey("clinvk.store", Store)
+
+LIST_LIMIT = 20
+LIST_LIMIT_MAX = 100
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+def add_routes(app: web.Application, prefix: str) -> None:
+    """Add the routes of the Responses API under a prefix."""
+    one = f"{prefix}/responses/{{id}}"
+    app.router.add_post(f"{prefix}/responses", Responses().handle)
+    app.router.add_get(one, get_response)
+    app.router.add_delete(one, delete_response)
+    app.router.add_get(f"{one}/input_items", list_input_items)
+    app.router.add_post(f"{one}/cancel", cancel_response)
+
+
+class Responses(Answer):
+    """Answers `POST /responses`: recalls what the request refers to, and keeps the response."""
+
+    def __init__(self) -> None:
+        self._wire = OpenAIResponses()
+        super().__init__(self._wire)
+
+    async def parse(self, request: web.Request) -> Parsed:
+        """Check the request together with what it refers to."""
+        asked = self._wire.read(await request.read())
+        store = request.app[STORE]
+        earlier = None
+        if asked.previous is not None:
+            earlier = await _readable(store.items(asked.previous, output=True))
+        referred = await _readable(store.find(asked.references))
+        return self._wire.understand(asked, earlier, referred)
+
+    async def finish(self, request: web.Request, parsed: Parsed) -> None:
+        """Keep the response, before the client hears of its end and can refer to it."""
+        if not (isinstance(parsed, Answerable) and parsed.store):
+            return
+        try:
+            await request.app[STORE].save(parsed.encoder.result(), parsed.items)
+        except StoreError as exc:
+            _log.warning("%s: the response is not kept: %s", request_id(request), exc)
+            parsed.encoder.forget()
+
+
+async def get_response(request: web.Request) -> web.Response:
+    """Answer `GET /responses/{id}`."""
+    if request.query.get("stream") == "true":
+        raise UnsupportedError(
+            "only background responses can be streamed again, and there are none here",
+            param="stream",
+        )
+    return web.json_response(await _kept(request))
+
+
+async def delete_response(request: web.Request) -> web.Response:
+    """Answer `DELETE /responses/{id}`."""
+    response_id = request.match_info["id"]
+    if not await _readable(request.app[STORE].delete(response_id)):
+        raise _not_found(response_id)
+    return web.json_response({"id": response_id, "object": "response", "deleted": True})
+
+
+async def list_input_items(request: web.Request) -> web.Response:
+    """Answer `GET /responses/{id}/input_items`, the newest first unless asked otherwise."""
+    limit, order = _limit(request), request.query.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise BadRequestError("'order' must be 'asc' or 'desc'", param="order")
+    response_id = request.match_info["id"]
+    items = await _readable(request.app[STORE].items(response_id))
+    if items is None:
+        raise _not_found(response_id)
+    if order == "desc":
+        items.reverse()
+    if (after := request.query.get("after")) is not None:
+        at = next((at for at, item in enumerate(items) if item["id"] == after), None)
+        if at is None:
+            raise BadRequestError(f"there is no item {after!r} in this list", param="after")
+        items = items[at + 1 :]
+    page = items[:limit]
+    return web.json_response(
+        {
+            "object": "list",
+            "data": page,
+            "first_id": page[0]["id"] if page else "",
+            "last_id": page[-1]["id"] if page else "",
+            "has_more": len(items) > limit,
+        }
+    )
+
+
+async def cancel_response(request: web.Request) -> web.Response:
+    """Answer `POST /responses/{id}/cancel`: what is kept has always ended."""
+    await _kept(request)
+    raise BadRequestError(
+        "cannot cancel a synchronous response; end the request itself to stop a running one"
+    )
+
+
+async def _kept(request: web.Request) -> dict[str, Any]:
+    response_id = request.match_info["id"]
+    body = await _readable(request.app[STORE].get(response_id))
+    if body is None:
+        raise _not_found(response_id)
+    return body
+
+
+async def _readable(reading: Awaitable[T]) -> T:
+    try:
+        return await reading
+    except StoreError as exc:
+        _log.error("%s", exc)
+        raise InternalError("the responses that are kept cannot be read; the log says why") from exc
+
+
+def _not_found(response_id: str) -> NotFoundError:
+    return NotFoundError(f"response {response_id!r} is not kept here", param="id")
+
+
+def _limit(request: web.Request) -> int:
+    text = request.query.get("limit", str(LIST_LIMIT))
+    limit = int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 0
+    if not 1 <= limit <= LIST_LIMIT_MAX:
+        raise BadRequestError(f"'limit' must be from 1 to {LIST_LIMIT_MAX}", param="limit")
+    return limit
