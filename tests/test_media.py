@@ -1,0 +1,61 @@
+import pytest
+
+from clinvk.errors import BadRequestError, UnsupportedError
+from clinvk.media import Image, is_remote, read_image
+from clinvk.turn import ImagePart
+
+PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAFklEQVR4nGP8z8DAwMDAxMDAwMDAAAANHQEDasKb"
+    "6QAAAABJRU5ErkJggg=="
+)
+GIF = "R0lGODdhAgACAIEAAP8AAAAAAAAAAAAAACwAAAAAAgACAAAIBgABCAQQEAA7"
+WEBP = (
+    "UklGRjwAAABXRUJQVlA4IDAAAADQAQCdASoCAAIAAUAmJaACdLoB+AADsAD+8ut//NgVzXPv9//S4P0uD9Lg/9KQAAA="
+)
+JPEG = "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAP//////////////////////////////////"
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"), [("png", PNG), ("gif", GIF), ("webp", WEBP), ("jpeg", f"{JPEG}/w==")]
+)
+def test_each_type_is_known_by_its_content(kind: str, data: str) -> None:
+    image = Image(f"image/{kind}", data)
+    for part in (
+        ImagePart(url=f"data:image/{kind};base64,{data}"),
+        ImagePart(url=f"DATA:image/png;charset=utf-8;BASE64,{data}"),
+        ImagePart(url=f"data:;base64,{data}"),
+        ImagePart(media_type="image/png", data=data),
+        ImagePart(data=f" {data[:10]}\n{data[10:]}\r\n".replace("+", "-").replace("/", "_")),
+        ImagePart(data=data.rstrip("=")),
+    ):
+        assert read_image(part, "p") == image
+        assert not is_remote(part)
+    assert image.url == f"data:image/{kind};base64,{data}"
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (ImagePart(url="data:image/png;base64,!!!!"), "not valid base64"),
+        (ImagePart(data="A"), "not valid base64"),
+        (ImagePart(data="é"), "not valid base64"),
+        (ImagePart(url="data:image/png;base64,"), "none of PNG"),
+        (ImagePart(url="data:image/bmp;base64,Qk0="), "none of PNG"),
+        (ImagePart(url="data:image/svg+xml,<svg/>"), "must be base64"),
+        (ImagePart(url="/etc/passwd"), "'/etc/passwd' is not the address"),
+        (ImagePart(url="file:///" + "x" * 100), "…"),
+        (ImagePart(), "is not the address"),
+    ],
+)
+def test_what_is_no_image_is_refused_by_its_path(part: ImagePart, said: str) -> None:
+    with pytest.raises(BadRequestError, match=said) as caught:
+        read_image(part, "messages[1].content[2]")
+    assert caught.value.param == "messages[1].content[2]"
+
+
+@pytest.mark.parametrize("url", ["http://x/a.png", "HTTPS://x/a.png"])
+def test_an_address_is_not_content(url: str) -> None:
+    assert is_remote(ImagePart(url=url))
+    with pytest.raises(UnsupportedError, match="data URL") as caught:
+        read_image(ImagePart(url=url), "p")
+    assert caught.value.param == "p"
