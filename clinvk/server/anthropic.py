@@ -74,7 +74,7 @@ def _texts(turn: Turn) -> Iterator[str]:
         yield message.text
         for part in message.parts:
             if isinstance(part, FilePart) and _is_text(part):
-                yield base64.b64decode(part.data or "").decode("utf-8", "replace")
+                yield _decoded(part.data or "")
         for call in message.calls:
             yield call.name
             yield call.arguments
@@ -82,6 +82,13 @@ def _texts(turn: Turn) -> Iterator[str]:
         yield tool.name
         yield tool.description or ""
         yield json.dumps(tool.parameters, ensure_ascii=False)
+
+
+def _decoded(data: str) -> str:
+    try:
+        return base64.b64decode(data).decode("utf-8", "replace")
+    except ValueError:  # whether it can be read is the backend's question
+        return data
 
 
 def _is_text(part: object) -> bool:

@@ -8,9 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from inline_snapshot import snapshot
 
-from clinvk.errors import (
-    OverloadedError,
-)
+from clinvk.errors import OverloadedError
 from clinvk.events import (
     Event,
     Failed,
