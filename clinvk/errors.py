@@ -168,6 +168,12 @@ class UpstreamUnreachableError(UpstreamError):
     code = "upstream_unreachable"
 
 
+class InvalidAnswerError(UpstreamError):
+    """The model did not keep to the JSON that the caller asked for."""
+
+    code = "invalid_answer"
+
+
 class CliCrashedError(ClinvkError):
     """The CLI's process ended before its turn did."""
 

@@ -40,6 +40,8 @@ THIRD_PARTY = {
     "pydantic": {"config", "wire", "backends"},
     "sqlite3": {"store"},
     "bpe_openai": {"tokens"},
+    "jsonschema": {"schema"},
+    "referencing": {"schema"},
     "yaml": {"config", "cli"},
     "platformdirs": {"config", "backends", "store"},
 }
