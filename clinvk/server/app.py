@@ -7,7 +7,7 @@ from aiohttp import web
 from clinvk import registry
 from clinvk.config import Config
 from clinvk.procs.supervisor import Supervisor
-from clinvk.server import anthropic, handlers, middleware, responses
+from clinvk.server import anthropic, docs, handlers, middleware, responses
 from clinvk.service import Service
 from clinvk.store import Store
 from clinvk.wire.openai_chat import OpenAIChat
@@ -40,6 +40,7 @@ def create_app(
         _add_openai_routes(app, prefix)
     anthropic.add_routes(app)
     app.router.add_get("/health", handlers.health)
+    docs.add_routes(app)
 
     async def service_life(app: web.Application) -> AsyncIterator[None]:
         async with Supervisor() as supervisor:
