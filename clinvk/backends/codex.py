@@ -13,13 +13,16 @@ import anyio
 
 from clinvk.backends import codex_home
 from clinvk.backends.base import Health, State, find_program, require_program
+from clinvk.backends.codex_calls import Calls
 from clinvk.backends.codex_catalog import Catalog
 from clinvk.backends.codex_errors import LOGIN
 from clinvk.backends.codex_events import TurnParser
+from clinvk.backends.codex_format import check_format, output_schema
 from clinvk.backends.codex_home import Home
-from clinvk.backends.codex_items import check_calls, check_size
+from clinvk.backends.codex_items import check_calls, check_parts, check_size
 from clinvk.backends.codex_server import AppServer, Thread, launch
 from clinvk.backends.codex_stderr import LOG_FILTER
+from clinvk.backends.codex_tools import check_tools, inner_name, offered
 from clinvk.backends.codex_turns import begin
 from clinvk.config import CodexConfig
 from clinvk.errors import CliCrashedError, ClinvkError, NotInstalledError, RateLimitedError
@@ -29,7 +32,8 @@ from clinvk.procs.environment import child_environment
 from clinvk.procs.pool import ServerPool, StartBackoffError
 from clinvk.procs.process import Command, ProcessStartError
 from clinvk.procs.supervisor import Supervisor
-from clinvk.turn import Turn, require_text_only
+from clinvk.schema import AnswerCheck
+from clinvk.turn import OutputFormat, Turn
 
 INSTALL = "npm install -g @openai/codex"
 LOGIN_BY_KEY = "printenv OPENAI_API_KEY | codex login --with-api-key"
@@ -90,11 +94,13 @@ class CodexBackend:
     def check(self, turn: Turn) -> tuple[str, ...]:
         """Refuse what codex cannot carry, and name what it will leave out."""
         self._program()
-        require_text_only(turn, self.name)
+        left_out = check_tools(turn)
+        check_format(turn.format)
+        check_parts(turn)
         check_size(turn)
         check_calls(turn)
         named = any(message.name and not message.call_id for message in turn.messages)
-        return ("messages[].name",) if named else ()
+        return (*(("messages[].name",) if named else ()), *left_out)
 
     @property
     def installed(self) -> bool:
@@ -123,9 +129,12 @@ class CodexBackend:
                 # It may have been dead already; nothing was sent to the model, so once more.
                 server = await stack.enter_async_context(self._lease())
                 thread = await begin(server, turn, model)
-            parser = TurnParser(thread.model, retries=self._config.retries)
+            names = {inner_name(tool.name) for tool in offered(turn)}
+            calls = Calls(names, parallel=turn.parallel_calls)
+            parser = TurnParser(thread.model, retries=self._config.retries, calls=calls)
+            events = _events(server, thread, parser)
             try:
-                yield _events(server, thread, parser)
+                yield events if turn.format is None else _checked(events, turn.format)
             finally:
                 server.leave(thread, done=parser.ended)
 
@@ -225,6 +234,13 @@ async def _events(server: AppServer, thread: Thread, parser: TurnParser) -> Asyn
         if parser.done:
             return
     raise await server.ended()
+
+
+async def _checked(events: AsyncIterator[Event], form: OutputFormat) -> AsyncIterator[Event]:
+    check = AnswerCheck(form, hold=output_schema(form) is None)
+    async for event in events:
+        for passed in check.feed(event):
+            yield passed
 
 
 def _catalog(told: Captured) -> Catalog:

@@ -20,6 +20,7 @@ _PLAIN: Entry = {
     "context_window": _NO_LIMIT,
     "effective_context_window_percent": 100,
     "experimental_supported_tools": [],
+    "input_modalities": ["text", "image"],  # else codex drops images without a word
     "max_context_window": _NO_LIMIT,
     "model_messages": None,
     "supports_search_tool": False,

@@ -1,8 +1,10 @@
 """The notifications of one codex turn as events: pure, fed one message at a time."""
 
 import logging
+from dataclasses import replace
 from typing import Any
 
+from clinvk.backends.codex_calls import Calls
 from clinvk.backends.codex_errors import classify, outcome
 from clinvk.errors import ClinvkError, CliProtocolError
 from clinvk.events import (
@@ -19,19 +21,21 @@ from clinvk.events import (
 
 _log = logging.getLogger(__name__)
 
-_QUIET_ITEMS = frozenset({"userMessage", "agentMessage", "reasoning"})
+_QUIET_ITEMS = frozenset({"userMessage", "agentMessage", "reasoning", "dynamicToolCall"})
 
 
 class TurnParser:
     """Turns the notifications of one thread, which has one turn, into events.
 
-    `retries` is how often codex may try its model API again before the turn is given up. `done`
-    is whether the last event is out, `ended` whether codex itself has ended the turn.
+    `retries` is how often codex may try its model API again before the turn is given up. `calls`
+    is empty yet, and knows the caller's tools. `done` is whether the last event is out, `ended`
+    whether codex itself has ended the turn: after calls it has not, for it waits for results.
     """
 
-    def __init__(self, model: str | None, *, retries: int) -> None:
+    def __init__(self, model: str | None, *, retries: int, calls: Calls | None = None) -> None:
         self._model = model
         self._retries_left = retries
+        self._calls = Calls((), parallel=True) if calls is None else calls
         self._started = False
         self._said: dict[str, str] = {}
         self._open_messages: set[str] = set()
@@ -44,6 +48,8 @@ class TurnParser:
         params = message.get("params")
         if self.done or not isinstance(params, dict):
             return []
+        if self._calls.feed(message.get("method"), params):
+            return self._call(_table(params.get("usage")))
         match message.get("method"):
             case "item/started":
                 return self._item_started(_table(params.get("item")))
@@ -120,11 +126,18 @@ class TurnParser:
             return [ToolActivity(kind, str(item.get("status", "completed")))]
         return []
 
+    def _call(self, used: dict[str, Any]) -> list[Event]:
+        self.done = True
+        usage = _sum(self._usage, _counts(used))
+        told = [] if usage is None else [usage]
+        return [*self._begin(), *self._calls.made, *told, Finished(FinishReason.TOOL_CALLS)]
+
     def _error(self, params: dict[str, Any]) -> list[Event]:
         """A failure that codex means to retry; one that it does not comes again at the end."""
         if not params.get("willRetry"):
             return []
-        if self._retries_left > 0 and not self._said:  # a second try would say it all again
+        # A second try would say it all again.
+        if self._retries_left > 0 and not self._said and not self._calls:
             self._retries_left -= 1
             return []
         error = _table(params.get("error"))
@@ -154,10 +167,12 @@ class TurnParser:
 
 def _usage(token_usage: dict[str, Any]) -> Usage | None:
     """The thread's total is the turn's, for it has but one; an answer cut short is only there."""
-    total = _table(token_usage.get("total"))
+    return _counts(_table(token_usage.get("total")))
 
+
+def _counts(tokens: dict[str, Any]) -> Usage | None:
     def count(name: str) -> int:
-        value = total.get(name)
+        value = tokens.get(name)
         return value if isinstance(value, int) else 0
 
     if not count("inputTokens") and not count("outputTokens"):
@@ -168,6 +183,19 @@ def _usage(token_usage: dict[str, Any]) -> Usage | None:
         cached_tokens=count("cachedInputTokens"),
         cache_write_tokens=count("cacheWriteInputTokens"),
         reasoning_tokens=count("reasoningOutputTokens"),
+    )
+
+
+def _sum(before: Usage | None, last: Usage | None) -> Usage | None:
+    if before is None or last is None:
+        return before or last
+    return replace(
+        before,
+        input_tokens=before.input_tokens + last.input_tokens,
+        output_tokens=before.output_tokens + last.output_tokens,
+        cached_tokens=before.cached_tokens + last.cached_tokens,
+        cache_write_tokens=before.cache_write_tokens + last.cache_write_tokens,
+        reasoning_tokens=before.reasoning_tokens + last.reasoning_tokens,
     )
 
 

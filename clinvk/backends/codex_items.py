@@ -2,8 +2,11 @@
 
 from typing import Any
 
-from clinvk.errors import BadRequestError, ContextTooLongError
-from clinvk.turn import Message, Role, TextPart, Turn
+from clinvk.backends.codex_format import request_for
+from clinvk.backends.codex_tools import demand, inner_name
+from clinvk.errors import BadRequestError, ContextTooLongError, UnsupportedError
+from clinvk.media import read_image
+from clinvk.turn import ImagePart, Message, Part, Role, TextPart, Turn
 
 # What codex takes as one input (observed with codex 0.169.0: -32602, input_too_large).
 MAX_INPUT_CHARS = 1_048_576
@@ -19,8 +22,34 @@ _ROLES = {
 
 
 def items(turn: Turn) -> list[Item]:
-    """Return the whole conversation, in order."""
-    return [item for message in turn.messages for item in _items(message)]
+    """Return the whole conversation, in order, and last what codex can only be told in words."""
+    told = (demand(turn.tool_choice), request_for(turn.format))
+    said = [_message("developer", [_text("input_text", text)]) for text in told if text]
+    return [item for message in turn.messages for item in _items(message)] + said
+
+
+def check_parts(turn: Turn) -> None:
+    """Refuse content that codex cannot carry.
+
+    Raises:
+        BadRequestError: naming the part.
+    """
+    for at, message in enumerate(turn.messages):
+        for position, part in enumerate(message.parts):
+            where = f"messages[{at}].content[{position}]"
+            if isinstance(part, TextPart):
+                continue
+            if not isinstance(part, ImagePart):
+                kind = type(part).__name__.removesuffix("Part").lower()
+                raise UnsupportedError(
+                    f"codex cannot take {kind} parts; send text or images", param=where
+                )
+            if message.role not in (Role.USER, Role.TOOL):
+                raise UnsupportedError(
+                    f"codex takes no images in {message.role} messages; send them as the user",
+                    param=where,
+                )
+            read_image(part, where)
 
 
 def check_size(turn: Turn) -> None:
@@ -60,20 +89,38 @@ def check_calls(turn: Turn) -> None:
 def _items(message: Message) -> list[Item]:
     if message.role is Role.TOOL:
         output = {"type": "function_call_output", "call_id": message.call_id}
-        return [{**output, "output": message.text}]
+        if all(isinstance(part, TextPart) for part in message.parts) and len(message.parts) < 2:
+            return [{**output, "output": message.text}]
+        return [{**output, "output": _content("input_text", message.parts)}]
     kind = "output_text" if message.role is Role.ASSISTANT else "input_text"
-    content = [
-        {"type": kind, "text": part.text} for part in message.parts if isinstance(part, TextPart)
-    ]
+    content = _content(kind, message.parts)
     said: list[Item] = []
     if content or not message.calls:
-        said.append({"type": "message", "role": _ROLES[message.role], "content": content})
+        said.append(_message(_ROLES[message.role], content))
     return said + [
         {
             "type": "function_call",
             "call_id": call.id,
-            "name": call.name,
+            "name": inner_name(call.name),
             "arguments": call.arguments,
         }
         for call in message.calls
     ]
+
+
+def _message(role: str, content: list[Item]) -> Item:
+    return {"type": "message", "role": role, "content": content}
+
+
+def _content(kind: str, parts: tuple[Part, ...]) -> list[Item]:
+    content: list[Item] = []
+    for part in parts:
+        if isinstance(part, TextPart):
+            content.append(_text(kind, part.text))
+        elif isinstance(part, ImagePart):
+            content.append({"type": "input_image", "image_url": read_image(part, "").url})
+    return content
+
+
+def _text(kind: str, text: str) -> Item:
+    return {"type": kind, "text": text}

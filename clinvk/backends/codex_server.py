@@ -21,12 +21,14 @@ from clinvk.backends.codex_stderr import CodexStderr
 from clinvk.errors import CliCrashedError, CliProtocolError
 from clinvk.procs import process
 from clinvk.procs.process import Command, Process, ProcessStartError
-from clinvk.procs.rpc import RpcClosedError, RpcError, RpcPeer
+from clinvk.procs.rpc import METHOD_NOT_FOUND, RpcClosedError, RpcError, RpcPeer
 from clinvk.procs.supervisor import Supervisor
 
 START_S = 20.0
 LEAVE_S = 5.0
 END_S = 5.0  # from the end of its output to that of the process, and its exit code
+
+TOOL_CALL = "item/tool/call"
 
 _log = logging.getLogger(__name__)
 
@@ -63,8 +65,9 @@ class AppServer:
         self._inboxes: dict[str, MemoryObjectSendStream[Message]] = {}
         self._stopping = False
         self._ended = anyio.Event()
-        # Without a handler the peer refuses what the server asks: approvals, questions, logins.
-        self._peer = RpcPeer(child, version=None, on_notification=self._route)
+        self._peer = RpcPeer(
+            child, version=None, on_notification=self._route, on_request=self._asked
+        )
 
     @property
     def alive(self) -> bool:
@@ -163,6 +166,16 @@ class AppServer:
             return
         with contextlib.suppress(anyio.BrokenResourceError):
             inbox.send_nowait({"method": method, "params": params})
+
+    async def _asked(self, number: int | str, method: str, params: Message) -> None:
+        """Leave a call of the caller's tool open: its result comes in another request, if ever.
+
+        The turn is interrupted before that. All else is refused: approvals, questions, logins.
+        """
+        if method == TOOL_CALL:
+            _log.debug("codex calls %s", params.get("tool"))
+        else:
+            await self._peer.refuse(number, METHOD_NOT_FOUND, f"{method!r} is not known here")
 
     async def _let_go(self, thread: Thread, *, done: bool) -> None:
         with anyio.move_on_after(LEAVE_S):

@@ -8,9 +8,11 @@ from typing import Any
 
 import anyio
 
+from clinvk.backends.codex_format import output_schema
 from clinvk.backends.codex_home import OWN_PROVIDER
 from clinvk.backends.codex_items import items
 from clinvk.backends.codex_server import AppServer, Thread
+from clinvk.backends.codex_tools import dynamic_tools
 from clinvk.errors import CliProtocolError, UnavailableError
 from clinvk.procs.rpc import RpcError
 from clinvk.turn import Turn
@@ -30,11 +32,13 @@ async def begin(server: AppServer, turn: Turn, model: str | None) -> Thread:
     try:
         # Cancelled half way the thread's id would be lost, and the thread never unloaded.
         with anyio.fail_after(BEGIN_S, shield=True):
-            thread = await _thread(server, model)
+            thread = await _thread(server, turn, model)
             place = {"threadId": thread.id}
             await server.request("thread/inject_items", {**place, "items": items(turn)})
             effort = turn.effort and server.catalog.effort(turn.effort, thread.model)
-            chosen = {"effort": effort} if effort else {}
+            chosen: dict[str, Any] = {"effort": effort} if effort else {}
+            if (schema := output_schema(turn.format)) is not None:
+                chosen["outputSchema"] = schema
             started = await server.request("turn/start", {**place, "input": [], **chosen})
             thread.turn_id = str(started["turn"]["id"])
             return thread
@@ -52,14 +56,14 @@ async def begin(server: AppServer, turn: Turn, model: str | None) -> Thread:
         raise
 
 
-async def _thread(server: AppServer, model: str | None) -> Thread:
+async def _thread(server: AppServer, turn: Turn, model: str | None) -> Thread:
     extra = server.catalog.entry_for(model)
     catalog = None if extra is None else server.home.add_catalog([extra])
     config: dict[str, Any] = {} if catalog is None else {"model_catalog_json": str(catalog)}
     if server.home.own_provider and server.version:
         # The built-in provider sends this header, too.
         config[f"model_providers.{OWN_PROVIDER}.http_headers"] = {"version": server.version}
-    params = {
+    params: dict[str, Any] = {
         "cwd": str(server.home.work),
         "ephemeral": True,
         "approvalPolicy": "never",
@@ -70,6 +74,10 @@ async def _thread(server: AppServer, model: str | None) -> Thread:
     }
     if model is not None:
         params["model"] = model
+    if tools := dynamic_tools(turn):
+        params["dynamicTools"] = tools
+        # Only these tell when a response is complete, and with it the list of its calls.
+        params["experimentalRawEvents"] = True
     try:
         reply = await server.request("thread/start", params)
     finally:

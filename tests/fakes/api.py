@@ -53,7 +53,8 @@ class FakeApi:
     """A local model API: answers by script, remembers every request.
 
     A vendor's fake sets the routes in `add_routes` and streams in its own grammar. `open` is how
-    many streams run now, `aborted` how many the CLI closed before their end.
+    many streams run now, `holding` how many wait for `release`, `aborted` how many the CLI closed
+    before their end.
     """
 
     def __init__(self) -> None:
@@ -62,6 +63,7 @@ class FakeApi:
         self.open = 0
         self.aborted = 0
         self.release = asyncio.Event()
+        self.holding = 0
         self.url = ""
 
     def answer(self, *replies: Reply) -> None:
@@ -112,7 +114,9 @@ class FakeApi:
                 request.transport.abort()
             raise ConnectionResetError
         if reply.hold == chunk:
+            self.holding += 1
             await self.release.wait()
+            self.holding -= 1
         delay_s = reply.first_delay_s if chunk == 0 else reply.delay_s
         if delay_s:
             await asyncio.sleep(delay_s)

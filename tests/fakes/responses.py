@@ -14,8 +14,9 @@ class FakeResponses(FakeApi):
     """Answers `POST /v1/responses` by script and lists `models` at `GET /v1/models`.
 
     A reply with status 200 and an `error` ends as `response.failed`; a `stop` makes it end as
-    `response.incomplete` for that reason, but `refusal` says the text as a refusal. A websocket
-    upgrade is refused with 426.
+    `response.incomplete` for that reason, but `refusal` says the text as a refusal. `hold` and
+    `cut` count the tool calls after the first on from the text. A websocket upgrade is refused
+    with 426.
     """
 
     def __init__(self) -> None:
@@ -60,7 +61,10 @@ class FakeResponses(FakeApi):
                 await stream.refusal(reply.text)
             else:
                 await self._text(stream, reply, request)
-            await stream.calls(reply.tool_calls)
+            for at, call in enumerate(reply.tool_calls):
+                if at:
+                    await self.pace(reply, len(reply.text) + at, request)
+                await stream.call(at, *call)
             await stream.end(reply)
         return response
 
@@ -132,18 +136,21 @@ class _Stream:
         content = [{"type": "refusal", "refusal": "".join(pieces)}]
         await self.done({**item, "status": "completed", "content": content})
 
-    async def calls(self, calls: tuple[tuple[str, dict[str, Any]], ...]) -> None:
-        for at, (name, arguments) in enumerate(calls):
-            await self.done(
-                {
-                    "type": "function_call",
-                    "id": f"fc_{self.id}_{at}",
-                    "call_id": f"call_{self.id}_{at}",
-                    "name": name,
-                    "arguments": json.dumps(arguments),
-                    "status": "completed",
-                }
-            )
+    async def call(self, at: int, name: str, arguments: dict[str, Any] | str) -> None:
+        said = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        item = {
+            "type": "function_call",
+            "id": f"fc_{self.id}_{at}",
+            "call_id": f"call_{self.id}_{at}",
+            "name": name,
+        }
+        place = {"item_id": item["id"], "output_index": 2 + at}
+        start = {**item, "arguments": "", "status": "in_progress"}
+        await self.send("response.output_item.added", output_index=2 + at, item=start)
+        for piece in (said[:5], said[5:]):
+            await self.send("response.function_call_arguments.delta", **place, delta=piece)
+        await self.send("response.function_call_arguments.done", **place, arguments=said)
+        await self.done({**item, "arguments": said, "status": "completed"})
 
     async def end(self, reply: Reply) -> None:
         usage = {
