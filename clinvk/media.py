@@ -1,6 +1,6 @@
-"""Images as a caller sends them, read and checked: pure, and knows no CLI.
+"""Images, sound and files as a caller sends them, read and checked: pure, and knows no CLI.
 
-What an image is, its first bytes say: a type that was declared wrong is put right.
+What an image or a file is, its first bytes say: a type that was declared wrong is put right.
 """
 
 import base64
@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from clinvk.errors import BadRequestError, UnsupportedError
-from clinvk.turn import ImagePart
+from clinvk.turn import AudioPart, FilePart, ImagePart
 
 _DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?P<options>(?:;[^,]*)?),", re.IGNORECASE)
 _WEB = ("http://", "https://")
@@ -42,15 +42,8 @@ def read_image(part: ImagePart, param: str) -> Image:
         BadRequestError: if it is no base64 of a PNG, JPEG, GIF or WebP image.
         UnsupportedError: if it is an address, not content.
     """
-    data = part.data if part.data is not None else _content(part.url or "", param)
-    data = "".join(data.split())
-    data += "=" * (-len(data) % 4)
-    try:
-        # Some tools write the URL-safe alphabet; decoded once, to know that it can be.
-        data = data.replace("-", "+").replace("_", "/")
-        base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError) as exc:
-        raise BadRequestError(f"the image is not valid base64 ({exc})", param=param) from exc
+    data = _clean(part.data if part.data is not None else _content(part.url or "", param))
+    _decode(data, "image", param)
     media_type = _type_of(base64.b64decode(data[:_HEAD]))
     if media_type is None:
         raise BadRequestError(
@@ -88,3 +81,67 @@ def _type_of(head: bytes) -> str | None:
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "image/webp"
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A file by content: a PDF as clean base64 in `data`, or anything that reads as `text`."""
+
+    name: str
+    data: str | None
+    text: str | None
+
+
+AUDIO_TYPES = {"wav": "audio/wav", "mp3": "audio/mp3"}
+PDF_TYPE = "application/pdf"
+
+
+def read_audio(part: AudioPart, param: str) -> tuple[str, str]:
+    """Return the media type and the clean base64 of a piece of sound.
+
+    Raises:
+        BadRequestError: if it is no base64, or of another format than wav and mp3.
+    """
+    media_type = AUDIO_TYPES.get(part.format.lower())
+    if media_type is None:
+        raise BadRequestError(
+            f"the audio format {part.format!r} is none of {', '.join(AUDIO_TYPES)}", param=param
+        )
+    _decode(data := _clean(part.data), "audio", param)
+    return media_type, data
+
+
+def read_document(part: FilePart, param: str) -> Document:
+    """Return the content of a file; what it is, its bytes say.
+
+    Raises:
+        BadRequestError: if it is neither a PDF nor UTF-8 text, or no base64.
+        UnsupportedError: if it is only an id, since no files are kept here.
+    """
+    if part.data is None:
+        raise UnsupportedError("a file by id cannot be found here; send its file_data", param=param)
+    found = _DATA_URL.match(part.data)
+    data = _clean(part.data[found.end() :] if found is not None else part.data)
+    raw = _decode(data, "file", param)
+    name = part.filename or "file"
+    if raw.startswith(b"%PDF-"):
+        return Document(name, data, None)
+    try:
+        return Document(name, None, raw.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise BadRequestError(
+            f"the file {name!r} is neither a PDF nor UTF-8 text", param=param
+        ) from None
+
+
+def _clean(data: str) -> str:
+    # Some tools write the URL-safe alphabet, break lines, or leave the padding out.
+    data = "".join(data.split()).replace("-", "+").replace("_", "/")
+    return data + "=" * (-len(data) % 4)
+
+
+def _decode(data: str, kind: str, param: str) -> bytes:
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise BadRequestError(f"the {kind} is not valid base64 ({exc})", param=param) from exc

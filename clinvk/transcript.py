@@ -9,7 +9,16 @@ conversation grows, so that a vendor's prompt cache still fits.
 from collections.abc import Sequence
 from itertools import count
 
-from clinvk.turn import INSTRUCTION_ROLES, Message, Role, Turn
+from clinvk.turn import (
+    INSTRUCTION_ROLES,
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Message,
+    Role,
+    TextPart,
+    Turn,
+)
 
 _CONVERSATION = (
     "This is a conversation so far. Each message stands between a line <<<{key} ROLE>>> and a "
@@ -24,48 +33,53 @@ _INSTRUCTIONS = (
 )
 
 
+Media = ImagePart | AudioPart | FilePart
+Block = str | Media
+
+
 def render(turn: Turn) -> str:
-    """Return the prompt of a turn as one text.
+    """Return the text of the prompt of a turn.
 
     A single user message and nothing else is its own text, byte for byte. Otherwise every
     message stands in order between marks, system and developer messages among them.
     """
-    if _lone_user(turn.messages):
-        return turn.messages[0].text
-    return _marked(_CONVERSATION, turn.messages)
+    return "".join(block for block in _whole(turn) if isinstance(block, str))
 
 
-def blocks(turn: Turn) -> tuple[str, ...]:
-    """Return the prompt of a turn as the text blocks of one message.
+def blocks(turn: Turn) -> tuple[Block, ...]:
+    """Return the prompt of a turn as the blocks of one message: texts, and media in their place.
 
-    As `render`, but that a single user message after instructions is a block of its own, byte
-    for byte, and the instructions stand between marks in the block before it.
+    As `render`, but that a single user message after instructions has blocks of its own, byte
+    for byte, and the instructions stand between marks in the block before them.
     """
     *before, last = turn.messages
     instructed = before and all(message.role in INSTRUCTION_ROLES for message in before)
-    if instructed and last.role is Role.USER and last.text:
-        return (_marked(_INSTRUCTIONS, before, beside=last.text) + "\n\n", last.text)
-    return (render(turn),)
+    if instructed and last.role is Role.USER and (said := _body(last)) != [""]:
+        return (*_marked(_INSTRUCTIONS, before, "\n\n", beside=last.text), *said)
+    return tuple(_whole(turn))
 
 
-def _lone_user(messages: Sequence[Message]) -> bool:
-    return len(messages) == 1 and messages[0].role is Role.USER
+def _whole(turn: Turn) -> list[Block]:
+    if len(turn.messages) == 1 and turn.messages[0].role is Role.USER:
+        return _body(turn.messages[0])
+    return _marked(_CONVERSATION, turn.messages)
 
 
-def _marked(head: str, messages: Sequence[Message], *, beside: str = "") -> str:
+def _marked(
+    head: str, messages: Sequence[Message], end: str = "", *, beside: str = ""
+) -> list[Block]:
     pieces = [(_label(message), _body(message)) for message in messages]
-    texts = [beside, *(text for piece in pieces for text in piece)]
+    texts = [beside, *(label for label, _ in pieces)]
+    texts += [block for _, body in pieces for block in body if isinstance(block, str)]
     key = next(
         key
         for key in (f"k{number}" for number in count())
         if not any(f"<<<{key}" in text for text in texts)
     )
-    return "\n\n".join(
-        [
-            head.format(key=key),
-            *(f"<<<{key} {label}>>>\n{body}\n<<<{key} end>>>" for label, body in pieces),
-        ]
-    )
+    found: list[Block] = [head.format(key=key)]
+    for label, body in pieces:
+        found += [f"\n\n<<<{key} {label}>>>\n", *body, f"\n<<<{key} end>>>"]
+    return _merged([*found, end])
 
 
 def _label(message: Message) -> str:
@@ -74,6 +88,19 @@ def _label(message: Message) -> str:
     return message.role.value
 
 
-def _body(message: Message) -> str:
+def _body(message: Message) -> list[Block]:
+    said: list[Block] = [p.text if isinstance(p, TextPart) else p for p in message.parts]
     calls = [f"called {c.name!r} as {c.id!r} with {c.arguments}" for c in message.calls]
-    return "\n".join(([message.text] if message.parts else []) + calls)
+    between = "\n" if message.parts and calls else ""
+    return _merged([*said, between + "\n".join(calls)])
+
+
+def _merged(found: list[Block]) -> list[Block]:
+    """Join texts that stand side by side; no text is empty, unless it is the only block."""
+    merged: list[Block] = []
+    for block in found:
+        if isinstance(block, str) and merged and isinstance(merged[-1], str):
+            merged[-1] += block
+        else:
+            merged.append(block)
+    return [block for block in merged if block != ""] or [""]

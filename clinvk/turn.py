@@ -168,13 +168,7 @@ def require_text_only(turn: Turn, backend: str) -> None:
     Raises:
         UnsupportedError: naming the first part or parameter at fault.
     """
-    if turn.tools:
-        raise UnsupportedError(f"{backend!r} cannot offer tools to its model yet", param="tools")
-    if turn.format is not None:
-        raise UnsupportedError(
-            f"{backend!r} cannot promise JSON yet; ask for it in the prompt",
-            param="response_format",
-        )
+    require_plain_answer(turn, backend)
     for at, message in enumerate(turn.messages):
         for position, part in enumerate(message.parts):
             if not isinstance(part, TextPart):
@@ -183,3 +177,18 @@ def require_text_only(turn: Turn, backend: str) -> None:
                     f"{backend!r} cannot take {kind} parts yet; send text",
                     param=f"messages[{at}].content[{position}]",
                 )
+
+
+def require_plain_answer(turn: Turn, backend: str) -> None:
+    """Refuse what a backend whose answers are only text cannot promise.
+
+    Raises:
+        UnsupportedError: naming the parameter at fault.
+    """
+    if turn.tools:
+        raise UnsupportedError(f"{backend!r} cannot offer tools to its model yet", param="tools")
+    if turn.format is not None:
+        raise UnsupportedError(
+            f"{backend!r} cannot promise JSON yet; ask for it in the prompt",
+            param="response_format",
+        )

@@ -1,8 +1,10 @@
+import base64
+
 import pytest
 
 from clinvk.errors import BadRequestError, UnsupportedError
-from clinvk.media import Image, is_remote, read_image
-from clinvk.turn import ImagePart
+from clinvk.media import Document, Image, is_remote, read_audio, read_document, read_image
+from clinvk.turn import AudioPart, FilePart, ImagePart
 
 PNG = (
     "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAFklEQVR4nGP8z8DAwMDAxMDAwMDAAAANHQEDasKb"
@@ -58,4 +60,44 @@ def test_an_address_is_not_content(url: str) -> None:
     assert is_remote(ImagePart(url=url))
     with pytest.raises(UnsupportedError, match="data URL") as caught:
         read_image(ImagePart(url=url), "p")
+    assert caught.value.param == "p"
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+@pytest.mark.parametrize(("kind", "media_type"), [("wav", "audio/wav"), ("MP3", "audio/mp3")])
+def test_sound_has_the_type_of_its_format(kind: str, media_type: str) -> None:
+    assert read_audio(AudioPart(kind, " UklG\nRg "), "p") == (media_type, "UklGRg==")
+
+
+@pytest.mark.parametrize(
+    ("part", "word"), [(AudioPart("ogg", "AA=="), "'ogg'"), (AudioPart("wav", "!"), "base64")]
+)
+def test_sound_that_cannot_be_is_refused(part: AudioPart, word: str) -> None:
+    with pytest.raises(BadRequestError, match=word) as caught:
+        read_audio(part, "messages[0].content[1]")
+    assert caught.value.param == "messages[0].content[1]"
+
+
+def test_a_file_is_what_its_bytes_say() -> None:
+    pdf = b64(b"%PDF-1.7 x")
+    for data in (pdf, f"data:text/plain;base64,{pdf}"):
+        assert read_document(FilePart("a", data=data), "p") == Document("a", pdf, None)
+    text = FilePart(None, data=b64("h\u00e9".encode()))
+    assert read_document(text, "p") == Document("file", None, "h\u00e9")
+
+
+@pytest.mark.parametrize(
+    ("part", "word"),
+    [
+        (FilePart("a", data=b64(b"\xff\xfe\x00")), "neither a PDF nor UTF-8"),
+        (FilePart("a", data="%%"), "base64"),
+        (FilePart("a", file_id="file-1"), "by id"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused(part: FilePart, word: str) -> None:
+    with pytest.raises(BadRequestError, match=word) as caught:
+        read_document(part, "p")
     assert caught.value.param == "p"

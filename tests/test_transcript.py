@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clinvk.transcript import blocks, render
-from clinvk.turn import Message, PriorCall, Role, TextPart, Turn
+from clinvk.turn import ImagePart, Message, PriorCall, Role, TextPart, Turn
 
 _FORGERIES = st.sampled_from(
     [
@@ -135,3 +135,25 @@ def test_the_start_stays_the_same_while_a_conversation_grows() -> None:
     first = [said(Role.USER, "one"), said(Role.ASSISTANT, "two"), said(Role.USER, "three")]
     grown = [*first, said(Role.ASSISTANT, "four"), said(Role.USER, "five")]
     assert render(turn(*grown)).startswith(render(turn(*first)))
+
+
+IMAGE = ImagePart(url="data:image/png;base64,AA==")
+
+
+def test_media_keep_their_place_in_a_lone_message() -> None:
+    asked = Message(Role.USER, (TextPart("what is "), TextPart("this"), IMAGE, TextPart("?")))
+    assert blocks(turn(asked)) == ("what is this", IMAGE, "?")
+    assert blocks(turn(Message(Role.USER, (IMAGE,)))) == (IMAGE,)
+    assert blocks(turn(said(Role.SYSTEM, "Be brief."), asked))[1:] == ("what is this", IMAGE, "?")
+
+
+def test_media_keep_their_place_between_the_marks() -> None:
+    seen = Message(Role.USER, (TextPart("look"), IMAGE))
+    found = blocks(turn(seen, said(Role.ASSISTANT, "a tree"), said(Role.USER, "which?")))
+    before, image, after = found
+    assert image == IMAGE
+    assert isinstance(before, str)
+    assert isinstance(after, str)
+    assert before.endswith("<<<k0 user>>>\nlook")
+    assert after.startswith("\n<<<k0 end>>>\n\n<<<k0 assistant>>>\na tree\n<<<k0 end>>>")
+    assert read(before + after) == [("user", "look"), ("assistant", "a tree"), ("user", "which?")]

@@ -1,7 +1,7 @@
 """The Agent Client Protocol, version 1, whatever agent speaks it: one process, many sessions.
 
-Owns the handshake, sessions, prompts and the parsing of updates; knows no agent by name. Only
-text is sent, no file access is offered, and every permission the agent asks for is refused.
+Owns the handshake, sessions, prompts and the parsing of updates; knows no agent by name. No file
+access is offered, and every permission the agent asks for is refused.
 """
 
 import logging
@@ -24,9 +24,12 @@ from clinvk.events import (
     TextDelta,
     ToolActivity,
 )
+from clinvk.media import PDF_TYPE, read_audio, read_document, read_image
 from clinvk.procs.process import Process
 from clinvk.procs.rpc import METHOD_NOT_FOUND, RpcClosedError, RpcError, RpcPeer
 from clinvk.procs.supervisor import Supervisor
+from clinvk.transcript import Block
+from clinvk.turn import AudioPart, FilePart, ImagePart
 
 PROTOCOL_VERSION = 1
 START_S = 60.0
@@ -36,6 +39,23 @@ EXIT_S = 2.0  # from the end of stdout to the exit code
 _log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
+
+
+def content(block: Block) -> Message:
+    """Return a block of a prompt as the protocol's content block; its media must be checked."""
+    match block:
+        case str(text):
+            return {"type": "text", "text": text}
+        case ImagePart():
+            image = read_image(block, "")
+            return {"type": "image", "mimeType": image.media_type, "data": image.data}
+        case AudioPart():
+            media_type, data = read_audio(block, "")
+            return {"type": "audio", "mimeType": media_type, "data": data}
+        case FilePart():
+            # An embedded resource would lose its place, and its name would stand in the text.
+            document = read_document(block, "")
+            return {"type": "image", "mimeType": PDF_TYPE, "data": document.data}
 
 
 class AcpParser:
@@ -202,7 +222,7 @@ class AcpAgent:
 
     @asynccontextmanager
     async def prompt(
-        self, supervisor: Supervisor, session: str, texts: tuple[str, ...]
+        self, supervisor: Supervisor, session: str, prompt: tuple[Block, ...]
     ) -> AsyncIterator[MemoryObjectReceiveStream[Message]]:
         """Ask in a session; yields its messages, the reply last. Leaving cancels the turn.
 
@@ -221,7 +241,7 @@ class AcpAgent:
             if left:  # before this job's first step: a prompt now would come after its cancel
                 answered.set()
                 return
-            blocks = [{"type": "text", "text": text} for text in texts]
+            blocks = [content(block) for block in prompt]
             try:
                 result = await self._peer.request(
                     "session/prompt", {"sessionId": session, "prompt": blocks}

@@ -4,7 +4,7 @@ Owns what makes gemini a plain model: no tools, a private home and working folde
 text as the only text beside the few lines that gemini adds. The home is gemini_home's, what the
 model API did gemini_api's, the protocol acp's.
 
-    check -> texts; open -> lease a process -> session/new -> session/prompt -> events
+    check -> blocks; open -> lease a process -> session/new -> session/prompt -> events
 """
 
 import json
@@ -16,7 +16,6 @@ from pathlib import Path
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
-from clinvk import transcript
 from clinvk.backends import gemini_home
 from clinvk.backends.acp import AcpAgent, Message
 from clinvk.backends.base import Health, State, find_program, require_program
@@ -29,9 +28,9 @@ from clinvk.backends.gemini_api import (
     estimate_tokens,
 )
 from clinvk.backends.gemini_home import EFFORTS, VENDOR_ENV, Home, Login, find_login
+from clinvk.backends.gemini_prompt import prompt
 from clinvk.config import GeminiConfig
 from clinvk.errors import (
-    BadRequestError,
     CliCrashedError,
     ClinvkError,
     ContextTooLongError,
@@ -45,7 +44,8 @@ from clinvk.procs.pool import ServerPool, StartBackoffError
 from clinvk.procs.process import Command, Process, ProcessStartError, start
 from clinvk.procs.rpc import RpcError
 from clinvk.procs.supervisor import Supervisor
-from clinvk.turn import Turn, require_text_only
+from clinvk.transcript import Block
+from clinvk.turn import Turn, require_plain_answer
 
 TESTED_VERSION = "0.61.0"
 INSTALL_FIX = "npm install -g @google/gemini-cli"
@@ -53,34 +53,9 @@ RECYCLE_AFTER = 50  # sessions are never freed: 1 to 2 MB each, and session/new 
 VERSION_S = 15.0
 RECORD_FLAG = "record-responses"
 
-# gemini runs a prompt that begins with "/" or "$" as a command if it knows the word. An invisible
-# block before it is no word of gemini's, and does not change what the user said.
-GUARD = "\u200b"
-# What JavaScript's trim takes away, gemini does before it looks.
-_BLANK = " \t\n\v\f\r\u00a0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(
-    map(chr, range(0x2000, 0x200B))
-)
 _LOGIN_PROMPT = b"authorize the application"
 
 _log = logging.getLogger(__name__)
-
-
-def prompt_texts(turn: Turn) -> tuple[str, ...]:
-    """Return the text blocks of a turn's prompt.
-
-    Raises:
-        BadRequestError: if there is no text at all, which gemini answers as if it were asked
-            about its own context.
-    """
-    texts = transcript.blocks(turn)
-    if texts == ("",):
-        raise BadRequestError(
-            "the message is empty, and gemini has no way to send that; write something",
-            param=f"messages[{len(turn.messages) - 1}].content",
-        )
-    if texts[0].lstrip(_BLANK).startswith(("/", "$")):
-        return (GUARD, *texts)
-    return texts
 
 
 class _Server:
@@ -121,13 +96,13 @@ class _Server:
 
     @asynccontextmanager
     async def turn(
-        self, supervisor: Supervisor, session: str, texts: tuple[str, ...]
+        self, supervisor: Supervisor, session: str, blocks: tuple[Block, ...]
     ) -> AsyncIterator[AsyncIterator[Event]]:
         """Ask in a session; yields the events of the answer."""
         self._turns += 1
         try:
             async with (
-                self.agent.prompt(supervisor, session, texts) as messages,
+                self.agent.prompt(supervisor, session, blocks) as messages,
                 aclosing(self._events(messages)) as events,
             ):
                 yield events
@@ -183,8 +158,8 @@ class GeminiBackend:
     def check(self, turn: Turn) -> tuple[str, ...]:
         """Return the fields without effect; see `Backend.check`."""
         self._argv()
-        require_text_only(turn, self.name)
-        estimate = estimate_tokens(prompt_texts(turn))
+        require_plain_answer(turn, self.name)
+        estimate = estimate_tokens(block for block in prompt(turn) if isinstance(block, str))
         if estimate > CONTEXT_TOKENS:
             raise ContextTooLongError(
                 f"the messages are about {estimate} tokens by gemini's estimate of 4 characters "
@@ -197,10 +172,10 @@ class GeminiBackend:
     @asynccontextmanager
     async def open(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
         """Run the turn; see `Backend.open`."""
-        texts = prompt_texts(turn)
+        blocks = prompt(turn)
         async with self._lease() as server:
             session = await server.open_session(turn.effort, model)
-            async with server.turn(self._supervisor, session, texts) as events:
+            async with server.turn(self._supervisor, session, blocks) as events:
                 yield events
 
     async def health(self) -> Health:

@@ -1,5 +1,6 @@
 """What reaches the model from the real Gemini CLI."""
 
+import base64
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,13 +9,23 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from clinvk.backends.gemini import GUARD, GeminiBackend
+from clinvk.backends.gemini import GeminiBackend
+from clinvk.backends.gemini_prompt import GUARD
 from clinvk.errors import (
     BadRequestError,
     ContextTooLongError,
     UnsupportedError,
 )
-from clinvk.turn import ImagePart, Message, Role, ToolSpec, Turn
+from clinvk.turn import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Message,
+    Role,
+    TextPart,
+    ToolSpec,
+    Turn,
+)
 from tests.fakes.gemini import FakeGemini
 from tests.real.gemini_world import (
     API_KEY_LOGIN,
@@ -183,7 +194,29 @@ async def test_an_empty_message_after_instructions_is_asked(
     assert "<<<k0 user>>>\n\n<<<k0 end>>>" in fake.texts()[1]
 
 
-async def test_what_is_not_text_is_refused(backend: GeminiBackend) -> None:
+async def test_media_reach_the_model_in_their_place(
+    backend: GeminiBackend, fake: FakeGemini
+) -> None:
+    png = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
+    pdf = base64.b64encode(b"%PDF-1.7").decode()
+    parts = (
+        TextPart("look"),
+        ImagePart(url=f"data:image/png;base64,{png}"),
+        TextPart("hear"),
+        AudioPart("wav", "UklGRg=="),
+        FilePart("a.pdf", data=pdf),
+    )
+    assert answer(await run(backend, Turn("gemini", (Message(Role.USER, parts),))))
+    assert fake.body["contents"][0]["parts"][1:] == [
+        {"text": "look"},
+        {"inlineData": {"mimeType": "image/png", "data": png}},
+        {"text": "hear"},
+        {"inlineData": {"mimeType": "audio/wav", "data": "UklGRg=="}},
+        {"inlineData": {"mimeType": "application/pdf", "data": pdf}},
+    ]
+
+
+async def test_tools_and_addresses_of_images_are_refused(backend: GeminiBackend) -> None:
     image = Turn("gemini", (Message(Role.USER, (ImagePart(url="http://x/y.png"),)),))
     tools = Turn("gemini", (said("user", "hi"),), tools=(ToolSpec("f"),))
     for asked in (image, tools):
