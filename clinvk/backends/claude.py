@@ -1,7 +1,8 @@
 """Drives Claude Code over stream-json: a process per turn, set up by its control requests.
 
 Owns what makes claude a plain model whose login is the user's. Arguments and environment are
-claude_command's, the lines in claude_input's, the lines out claude_events'.
+claude_command's, the lines in claude_input's, the caller's tools claude_tools', the lines out
+claude_events'.
 
     check -> script; open -> start a process -> initialize -> history -> query -> events
 """
@@ -28,7 +29,7 @@ from clinvk.procs.capture import Captured, capture
 from clinvk.procs.environment import child_environment
 from clinvk.procs.process import Command, Process, ProcessStartError
 from clinvk.procs.supervisor import Supervisor
-from clinvk.turn import Turn, require_text_only
+from clinvk.turn import Turn
 
 TESTED_VERSION = "2.1.197"
 INSTALL_FIX = "npm install -g @anthropic-ai/claude-code"
@@ -63,7 +64,6 @@ class ClaudeBackend:
     def check(self, turn: Turn) -> tuple[str, ...]:
         """Return the fields without effect; see `Backend.check`."""
         self._program()
-        require_text_only(turn, self.name)
         claude_input.check(turn)
         return () if claude_command.knows_effort(turn.effort) else ("reasoning_effort",)
 
@@ -71,10 +71,10 @@ class ClaudeBackend:
     async def open(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
         """Run the turn; see `Backend.open`."""
         script = claude_input.script(turn)
-        session = await self._ready(model, turn.effort, script.instructions)
+        session = await self._ready(model, turn.effort, script)
         self._sessions.add(session)
         try:
-            parser = ClaudeParser(self._config.retries)
+            parser = ClaudeParser(self._config.retries, script.offer)
             async with aclosing(session.run(script, parser)) as events:
                 yield events
         finally:
@@ -114,13 +114,13 @@ class ClaudeBackend:
             session.process.stop_soon()
 
     async def _ready(
-        self, model: str | None, effort: str | None, instructions: str
+        self, model: str | None, effort: str | None, script: claude_input.Script
     ) -> ClaudeSession:
         async with self._starts:
             session = ClaudeSession(await self._start(model, effort))
             try:
                 with anyio.fail_after(BOOT_TIMEOUT_S):
-                    await session.initialize(instructions)
+                    await session.initialize(script)
             except TimeoutError:
                 await session.close()
                 raise CliProtocolError(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clinvk.backends import claude_tools
 from clinvk.procs.environment import child_environment, select
 
 # Who the user is to the model API, and where it is: Anthropic, a gateway, or a cloud.
@@ -70,8 +71,11 @@ _CHAT = (
     "--setting-sources=",
     "--system-prompt=",
     "--tools=",
+    # The caller's tools may be called without a question, which is how their calls are heard of.
+    f"--allowedTools=mcp__{claude_tools.SERVER}",
 )
 _FIXED_ENV = {
+    "CLAUDE_AGENT_SDK_MCP_NO_PREFIX": "1",  # the caller's tools keep their names
     "CLAUDE_CODE_DISABLE_ATTACHMENTS": "1",  # or `@path` in a text reads that file
     "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
     "CLAUDE_CODE_DISABLE_CLAUDE_MDS": "1",

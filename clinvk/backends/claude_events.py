@@ -2,28 +2,29 @@
 
 The turn ends at the first stop reason of the model, not at the CLI's result: after a token limit,
 or an answer without text, the CLI asks its model again by itself (observed with claude 2.1.197),
-and neither its question nor that answer belongs to the caller's turn.
+and neither its question nor that answer belongs to the caller's turn. Only where JSON is asked
+for does the turn go on to the result: the CLI checks the JSON, and asks once more if there is none.
 """
 
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
+from clinvk.backends.claude_blocks import Blocks, Offer
 from clinvk.backends.claude_errors import Complaint, classify
-from clinvk.errors import UpstreamUnreachableError
-from clinvk.events import (
-    Event,
-    Failed,
-    Finished,
-    FinishReason,
-    ReasoningDelta,
-    Started,
-    TextDelta,
-    Usage,
+from clinvk.backends.claude_tools import ANSWER_TOOL
+from clinvk.errors import (
+    BadRequestError,
+    ClinvkError,
+    CliProtocolError,
+    UpstreamError,
+    UpstreamUnreachableError,
 )
+from clinvk.events import Event, Failed, Finished, FinishReason, Started, Usage
 
-# A tool_use stop without a tool on offer is a call the model made up: there is nothing to call.
+# A tool_use stop without a call of an offered tool is one the model made up: nothing is called.
 _REASONS = {
     "end_turn": FinishReason.STOP,
     "stop_sequence": FinishReason.STOP,
@@ -34,6 +35,8 @@ _REASONS = {
     "refusal": FinishReason.CONTENT_FILTER,
 }
 
+SHOWN_TEXT = 300  # characters of an answer in words that an error quotes
+
 _log = logging.getLogger(__name__)
 
 
@@ -42,17 +45,25 @@ class ClaudeParser:
 
     Args:
         retries: how often the CLI may ask its model API again before the turn has failed.
+        offer: what the model may do beside talking.
         clock: seconds since 1970.
     """
 
-    def __init__(self, retries: int = 0, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        retries: int = 0,
+        offer: Offer = Offer(),  # noqa: B008 - it is frozen
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.ended = False
         self.may_linger = False
         self._retries = retries
+        self._offer = offer
         self._clock = clock
         self._started = False
-        self._spoke = False
-        self._visible = False
+        self._blocks = Blocks(offer)
+        self._earlier = Usage(0, 0)
         self._usage: dict[str, Any] = {}
         self._thinking_tokens = 0
         self._kind: str | None = None
@@ -81,6 +92,8 @@ class ClaudeParser:
                 events = []
             case "result":
                 events = self._result(message)
+            case "user":
+                events = self._checked(_mapping(message.get("message")))
             case other:
                 _log.debug("skipped a message of type %r", other)
                 events = []
@@ -91,18 +104,14 @@ class ClaudeParser:
         match event.get("type"):
             case "message_start":
                 return self._message_start(_mapping(event.get("message")))
-            case "content_block_start":
-                return self._piece(_mapping(event.get("content_block")))
-            case "content_block_delta":
-                return self._piece(_mapping(event.get("delta")))
             case "message_delta":
                 return self._message_delta(event)
-        return []
+        return self._blocks.feed(event)
 
     def _message_start(self, message: Mapping[str, Any]) -> list[Event]:
-        if self._spoke:
+        if self._blocks.spoke:
             lost = "claude lost its model API in mid-answer and began a second one; ask again"
-            return [Failed(UpstreamUnreachableError(lost))]
+            return _failed(UpstreamUnreachableError(lost))
         self._usage = dict(_mapping(message.get("usage")))
         self._thinking_tokens = 0
         if self._started:
@@ -111,32 +120,47 @@ class ClaudeParser:
         model = message.get("model")
         return [Started(model if isinstance(model, str) else None)]
 
-    def _piece(self, piece: Mapping[str, Any]) -> list[Event]:
-        text, thinking = piece.get("text"), piece.get("thinking")
-        if isinstance(text, str) and text:
-            self._spoke = True
-            self._visible = self._visible or bool(text.strip())
-            return [TextDelta(text)]
-        if isinstance(thinking, str) and thinking:
-            self._spoke = True
-            return [ReasoningDelta(thinking)]
-        return []
-
     def _message_delta(self, event: Mapping[str, Any]) -> list[Event]:
         reported = _mapping(event.get("usage"))
         self._usage |= {name: value for name, value in reported.items() if value is not None}
         stop = _mapping(event.get("delta")).get("stop_reason")
         if not isinstance(stop, str):
             return []
-        done = stop in {"end_turn", "stop_sequence"} and self._visible
+        reason = _REASONS.get(stop, FinishReason.STOP)
+        if reason is FinishReason.STOP and self._blocks.broken is not None:
+            return _failed(UpstreamError(f"the arguments of {self._blocks.broken!r} are no JSON"))
+        if reason is FinishReason.STOP and self._blocks.called:
+            reason = FinishReason.TOOL_CALLS
+        elif reason is FinishReason.STOP and self._offer.structured:
+            return self._go_on(stop)
+        done = stop in {"end_turn", "stop_sequence"} and self._blocks.visible
         self.may_linger = done or stop == "refusal"
-        return [self._counted(), Finished(_REASONS.get(stop, FinishReason.STOP))]
+        return [self._counted(), Finished(reason)]
+
+    def _go_on(self, stop: str) -> list[Event]:
+        """Wait for what the CLI makes of a message that ought to hold JSON."""
+        if stop == "tool_use" and self._blocks.answer_id is None:
+            return _failed(UpstreamError("claude called no tool of yours, and gave no JSON"))
+        self._earlier = self._counted()
+        self._usage, self._thinking_tokens = {}, 0
+        self._blocks.spoke = self._blocks.answer_id is not None
+        return []
+
+    def _checked(self, message: Mapping[str, Any]) -> list[Event]:
+        """Take the CLI's word on the JSON."""
+        if self._blocks.answer_id is None or not isinstance(message.get("content"), list):
+            return []
+        for block in map(_mapping, message["content"]):
+            if block.get("tool_use_id") == self._blocks.answer_id and block.get("is_error"):
+                said = f"claude's JSON is not of the form asked for: {block.get('content')}"
+                return _failed(UpstreamError(said))
+        return []
 
     def _counted(self) -> Usage:
         read = _count(self._usage.get("cache_read_input_tokens"))
         written = _count(self._usage.get("cache_creation_input_tokens"))
         output = _count(self._usage.get("output_tokens"))
-        return Usage(
+        message = Usage(
             input_tokens=_count(self._usage.get("input_tokens")) + read + written,
             output_tokens=output,
             cached_tokens=read,
@@ -144,13 +168,32 @@ class ClaudeParser:
             # The API counts thinking as it goes, a little roughly; the sum is exact.
             reasoning_tokens=min(self._thinking_tokens, output),
         )
+        return _sum(self._earlier, message)
 
     def _system(self, message: Mapping[str, Any]) -> list[Event]:
         match message.get("subtype"):
+            case "init":
+                return self._offered(message.get("tools"))
             case "thinking_tokens":
                 self._thinking_tokens += _count(message.get("estimated_tokens_delta"))
             case "api_retry":
                 return self._retry(message)
+        return []
+
+    def _offered(self, tools: object) -> list[Event]:
+        """Check that the CLI offers its model what it was told to."""
+        offered = set(map(str, tools)) if isinstance(tools, list) else set()
+        if self._offer.structured and ANSWER_TOOL not in offered:
+            return _failed(
+                BadRequestError(
+                    "Claude Code cannot check an answer against this schema; leave out what goes "
+                    "beyond JSON Schema draft 7, and patterns that JavaScript cannot read",
+                    param="response_format",
+                )
+            )
+        if missing := self._offer.tools - offered:
+            names = ", ".join(sorted(missing))
+            return _failed(CliProtocolError(f"claude left out tools that it was given: {names}"))
         return []
 
     def _retry(self, message: Mapping[str, Any]) -> list[Event]:
@@ -169,22 +212,36 @@ class ClaudeParser:
             kind if isinstance(kind, str) else None,
             retry_after_s=waits_ms / 1000 if asked and waits_ms is not None else None,
         )
-        return [Failed(classify(said))]
+        return _failed(classify(said))
 
     def _result(self, message: Mapping[str, Any]) -> list[Event]:
         self.may_linger = True
         if message.get("stop_reason") == "refusal":
             return [self._counted(), Finished(FinishReason.CONTENT_FILTER)]
+        if self._offer.structured and message.get("is_error") is False:
+            if self._blocks.answer_id is not None:
+                return [self._counted(), Finished(FinishReason.STOP)]
+            said = f"claude answered in words, not in JSON: {_result_text(message)[:SHOWN_TEXT]}"
+            return _failed(UpstreamError(said))
         status, reason = message.get("api_error_status"), message.get("terminal_reason")
         resets_in_s = None if self._resets_at is None else self._resets_at - self._clock()
-        said = Complaint(
+        complaint = Complaint(
             _result_text(message),
             status if isinstance(status, int) else None,
             self._kind,
             reason if isinstance(reason, str) else None,
             max(1.0, round(resets_in_s)) if resets_in_s is not None else None,
         )
-        return [Failed(classify(said))]
+        return _failed(classify(complaint))
+
+
+def _failed(error: ClinvkError) -> list[Event]:
+    return [Failed(error)]
+
+
+def _sum(first: Usage, second: Usage) -> Usage:
+    counts = [field.name for field in fields(Usage) if field.name != "estimated"]
+    return Usage(**{name: getattr(first, name) + getattr(second, name) for name in counts})
 
 
 def _result_text(message: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """A turn as the lines that Claude Code reads on stdin. Pure.
 
-Owns how roles, tool calls and texts become messages of the CLI; knows no process. Observed with
-claude 2.1.197:
+Owns how roles, tool calls, texts and images become messages of the CLI; knows no process.
+Observed with claude 2.1.197:
 
 - A user line with `shouldQuery: false` is remembered, and answered by an empty result that must
   be awaited: an assistant line is taken at once, while user lines queue.
@@ -9,6 +9,7 @@ claude 2.1.197:
 - A text that begins with `/` is run as a command, unless another text block is the last one; an
   empty last block is enough, and is dropped before the request upstream.
 - Blank text blocks of a user are dropped too, so a blank part is joined to its neighbour.
+- The address of an image is passed on as it is; an image of more than 2000 pixels is scaled down.
 - A conversation cannot end with the assistant: the CLI adds a user message `(no content)`.
 """
 
@@ -19,8 +20,11 @@ from dataclasses import dataclass, replace
 from itertools import count, groupby
 from typing import Any
 
-from clinvk.errors import BadRequestError, ContextTooLongError
-from clinvk.turn import Message, PriorCall, Role, TextPart, Turn
+from clinvk import media
+from clinvk.backends import claude_schema, claude_tools
+from clinvk.backends.claude_blocks import Offer
+from clinvk.errors import BadRequestError, ContextTooLongError, UnsupportedError
+from clinvk.turn import ImagePart, Message, Part, PriorCall, Role, TextPart, Turn
 
 # What the CLI itself takes for a piped prompt. Over stream-json it would take more, and no
 # model would: its largest context window, a million tokens, is about 4 MB of text.
@@ -43,25 +47,43 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """The lines of a turn: the system text, what was said before, and the line that asks."""
+    """A turn for the CLI.
+
+    The system text, what was said before, and the line that asks; the definitions of the tools,
+    and the schema of the answer.
+    """
 
     instructions: str
     history: tuple[Step, ...]
     query: Line
+    tools: tuple[claude_tools.Definition, ...] = ()
+    schema: claude_schema.Schema | None = None
+    parallel: bool = True
+
+    @property
+    def offer(self) -> Offer:
+        """What the model may do beside talking."""
+        names = frozenset(tool["name"] for tool in self.tools)
+        return Offer(names, self.parallel, self.schema is not None)
 
 
 def check(turn: Turn) -> None:
     """Refuse a turn that the CLI cannot be given.
 
     Raises:
-        BadRequestError: naming the message at fault.
+        BadRequestError: naming the message, tool or parameter at fault.
         ContextTooLongError: if its text is over the CLI's limit.
     """
     _check_size(turn)
-    _check_tools(turn)
+    claude_tools.check(turn)
+    if turn.format is not None:
+        claude_schema.answer(turn.format.schema, "response_format")
+    _check_calls(turn)
     for at, message in enumerate(turn.messages):
+        for position, part in enumerate(message.parts):
+            _check_part(message, part, f"messages[{at}].content[{position}]")
         spoken = message.role in {Role.USER, Role.ASSISTANT}
-        if spoken and message.text and _is_blank(message.text):
+        if spoken and message.text and _is_blank(message.text) and not _has_images(message):
             raise BadRequestError(
                 "the text is blank, which Claude models take from nobody; write something",
                 param=f"messages[{at}].content",
@@ -87,12 +109,22 @@ def script(turn: Turn) -> Script:
         del query["shouldQuery"]
     else:
         query = _user_line([], asks=True)
-    instructions = turn.instructions
-    return Script("" if _is_blank(instructions) else instructions, tuple(history), query)
+    asked = None if turn.format is None else claude_schema.answer(turn.format.schema, "")
+    tools = claude_tools.offered(turn)
+    return Script(_instructions(turn), tuple(history), query, tools, asked, turn.parallel_calls)
+
+
+def _instructions(turn: Turn) -> str:
+    texts = (turn.instructions, claude_tools.wish(turn.tool_choice))
+    return "\n\n".join(text for text in texts if not _is_blank(text))
 
 
 def _says_something(message: Message) -> bool:
-    return bool(message.text or message.calls or message.role is Role.TOOL)
+    return bool(message.text or message.calls or message.role is Role.TOOL or _has_images(message))
+
+
+def _has_images(message: Message) -> bool:
+    return any(isinstance(part, ImagePart) for part in message.parts)
 
 
 def _distinct_calls(messages: list[Message]) -> list[Message]:
@@ -117,11 +149,12 @@ def _user_line(blocks: list[Block], *, asks: bool) -> Line:
 
 
 def _user_blocks(message: Message) -> list[Block]:
-    if message.role is Role.TOOL:
-        return [
-            {"type": "tool_result", "tool_use_id": message.call_id, "content": message.text},
-        ]
-    return _text_blocks(message)
+    blocks = _blocks(message)
+    if message.role is not Role.TOOL:
+        return blocks
+    plain = len(blocks) < 2 and not _has_images(message)
+    content = message.text if plain else blocks
+    return [{"type": "tool_result", "tool_use_id": message.call_id, "content": content}]
 
 
 def _assistant_line(number: int, message: Message) -> Line:
@@ -136,23 +169,52 @@ def _assistant_line(number: int, message: Message) -> Line:
             "type": "message",
             "role": "assistant",
             "model": "earlier",
-            "content": [*_text_blocks(message), *calls],
+            "content": [*_blocks(message), *calls],
             "stop_reason": "tool_use" if calls else "end_turn",
             "usage": {"input_tokens": 0, "output_tokens": 0},
         },
     }
 
 
-def _text_blocks(message: Message) -> list[Block]:
-    texts: list[str] = []
+def _blocks(message: Message) -> list[Block]:
+    blocks: list[Block] = []
     for part in message.parts:
-        if not isinstance(part, TextPart) or not part.text:
-            continue
-        if texts and (_is_blank(texts[-1]) or _is_blank(part.text)):
-            texts[-1] += part.text
-        else:
-            texts.append(part.text)
-    return [{"type": "text", "text": text} for text in texts]
+        if isinstance(part, ImagePart):
+            blocks.append(_image_block(part))
+        elif isinstance(part, TextPart) and part.text:
+            before = blocks[-1].get("text") if blocks else None
+            if before is not None and (_is_blank(before) or _is_blank(part.text)):
+                blocks[-1]["text"] += part.text
+            else:
+                blocks.append({"type": "text", "text": part.text})
+    return blocks
+
+
+def _image_block(part: ImagePart) -> Block:
+    if media.is_remote(part):
+        return {"type": "image", "source": {"type": "url", "url": part.url}}
+    image = media.read_image(part, "messages")
+    source = {"type": "base64", "media_type": image.media_type, "data": image.data}
+    return {"type": "image", "source": source}
+
+
+def _check_part(message: Message, part: Part, param: str) -> None:
+    match part:
+        case TextPart():
+            return
+        case ImagePart() if message.role in {Role.USER, Role.TOOL}:
+            if not media.is_remote(part):
+                media.read_image(part, param)
+        case ImagePart():
+            raise UnsupportedError(
+                f"Claude takes images from the user and from tools, not from the {message.role}",
+                param=param,
+            )
+        case _:
+            kind = type(part).__name__.removesuffix("Part").lower()
+            raise UnsupportedError(
+                f"Claude Code cannot take {kind} parts yet; send text or images", param=param
+            )
 
 
 def _check_size(turn: Turn) -> None:
@@ -165,7 +227,7 @@ def _check_size(turn: Turn) -> None:
         )
 
 
-def _check_tools(turn: Turn) -> None:
+def _check_calls(turn: Turn) -> None:
     """Refuse what the CLI would drop or mend in silence: results and calls without the other."""
     waiting: dict[str, str] = {}
     for at, message in enumerate(turn.messages):

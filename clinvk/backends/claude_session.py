@@ -1,6 +1,7 @@
 """One Claude Code process: set up after its start, given what was said before, asked once.
 
-Owns the order of lines on its pipes; what they say is claude_input's and claude_events'.
+Owns the order of lines on its pipes; what they say is claude_input's, claude_tools' and
+claude_events'.
 """
 
 import json
@@ -8,6 +9,7 @@ import logging
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from clinvk.backends import claude_tools
 from clinvk.backends.claude_events import ClaudeParser
 from clinvk.backends.claude_input import Script
 from clinvk.errors import CliCrashedError, CliProtocolError
@@ -26,15 +28,21 @@ class ClaudeSession:
     def __init__(self, process: Process) -> None:
         self.process = process
         self._lines = process.lines()
+        self._tools: tuple[claude_tools.Definition, ...] = ()
 
-    async def initialize(self, instructions: str) -> None:
-        """Set the system text; returns when the CLI is ready for messages.
+    async def initialize(self, script: Script) -> None:
+        """Set the system text, the tools and the form; returns when the CLI is ready for messages.
 
         Raises:
             CliCrashedError: if it ended instead.
             CliProtocolError: if it refused.
         """
-        request = {"subtype": "initialize", "systemPrompt": instructions}
+        request: dict[str, Any] = {"subtype": "initialize", "systemPrompt": script.instructions}
+        if script.tools:
+            self._tools = script.tools
+            request["sdkMcpServers"] = [claude_tools.SERVER]
+        if script.schema is not None:
+            request["jsonSchema"] = script.schema
         await self._send({"type": "control_request", "request_id": _SETUP, "request": request})
         while True:
             message = await self._next()
@@ -89,6 +97,27 @@ class ClaudeSession:
             raise await self._crash() from None
 
     async def _next(self) -> dict[str, Any]:
+        """Return the next message that is no request of the CLI's own; those are answered."""
+        while True:
+            message = await self._read()
+            if message.get("type") != "control_request":
+                return message
+            await self._serve(message)
+
+    async def _serve(self, message: dict[str, Any]) -> None:
+        request = message.get("request")
+        asked = request.get("message") if isinstance(request, dict) else None
+        if not isinstance(asked, dict):
+            _log.debug("skipped a request from pid %d", self.process.pid)
+        elif (answer := claude_tools.reply(asked, self._tools)) is not None:
+            response = {
+                "subtype": "success",
+                "request_id": message.get("request_id"),
+                "response": {"mcp_response": answer},
+            }
+            await self._send({"type": "control_response", "response": response})
+
+    async def _read(self) -> dict[str, Any]:
         try:
             async for line in self._lines:
                 try:

@@ -108,9 +108,10 @@ class FakeAnthropic(FakeApi):
             index += 1
         for number, (name, arguments) in enumerate(reply.tool_calls):
             block = {"type": "tool_use", "id": f"toolu_{number}", "name": name, "input": {}}
-            piece = json.dumps(arguments)
+            text = json.dumps(arguments)
             await send(_open(index, block))
-            await send(_delta(index, {"type": "input_json_delta", "partial_json": piece}))
+            for piece in ("", text[:5], text[5:]):
+                await send(_delta(index, {"type": "input_json_delta", "partial_json": piece}))
             await send({"type": "content_block_stop", "index": index})
             index += 1
         await send(

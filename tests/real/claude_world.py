@@ -29,9 +29,9 @@ def said(role: str, *texts: str, **fields: Any) -> Message:
     return Message(Role(role), tuple(map(TextPart, texts)), **fields)
 
 
-def turn(*messages: Message | str, effort: str | None = None) -> Turn:
+def turn(*messages: Message | str, **fields: Any) -> Turn:
     asked = (said("user", m) if isinstance(m, str) else m for m in messages)
-    return Turn("claude", tuple(asked), effort=effort)
+    return Turn("claude", tuple(asked), **fields)
 
 
 @dataclass

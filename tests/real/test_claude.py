@@ -13,6 +13,7 @@ from clinvk.backends.base import Health, State
 from clinvk.backends.claude import INSTALL_FIX, TESTED_VERSION
 from clinvk.backends.claude_input import MAX_TEXT_BYTES
 from clinvk.errors import (
+    BadRequestError,
     CliCrashedError,
     ClinvkError,
     ContextTooLongError,
@@ -36,7 +37,7 @@ from clinvk.events import (
     TextDelta,
     Usage,
 )
-from clinvk.turn import ImagePart, Message, PriorCall, Role, ToolSpec, Turn
+from clinvk.turn import AudioPart, Message, PriorCall, Role, ToolSpec
 from tests.fakes.anthropic import NO_END
 from tests.fakes.api import Captured, Reply
 from tests.real.claude_world import HUNG_S, World, answer, failure, make_world, run, said, turn
@@ -335,10 +336,9 @@ async def test_a_program_that_is_no_claude_is_an_error(world: World) -> None:
 
 async def test_what_cannot_be_sent_is_refused_before_a_start(world: World) -> None:
     backend = world.backend()
-    image = Message(Role.USER, (ImagePart(url="http://127.0.0.1/x.png"),))
-    assert type(await failure(backend, turn(image))) is UnsupportedError
-    tools = Turn("claude", (said("user", "hi"),), tools=(ToolSpec("f"),))
-    assert type(await failure(backend, tools)) is UnsupportedError
+    sound = Message(Role.USER, (AudioPart("wav", "UklGRg=="),))
+    assert type(await failure(backend, turn(sound))) is UnsupportedError
+    assert type(await failure(backend, turn("hi", tools=(ToolSpec("a b"),)))) is BadRequestError
     assert type(await failure(backend, turn("x" * (MAX_TEXT_BYTES + 1)))) is ContextTooLongError
     missing = await failure(world.backend(command="no-such-claude"), turn("hi"))
     assert type(missing) is NotInstalledError
