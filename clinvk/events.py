@@ -76,9 +76,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The turn ended as a turn should."""
+    """The turn ended as a turn should; `stop` is the stop text that it was cut before, if any."""
 
     reason: FinishReason
+    stop: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,19 +35,19 @@ class LimitFilter:
     def _text(self, text: str) -> list[Event]:
         if self._meter is not None:
             text = self._meter.take(text)
-        found = False
+        found: str | None = None
         if self._stop is not None:
             text, found = self._stop.take(text)
         out: list[Event] = [TextDelta(text)] if text else []
-        if found:
-            return out + self._finish(FinishReason.STOP)
+        if found is not None:
+            return out + self._finish(FinishReason.STOP, found)
         if self._meter is not None and self._meter.full:
             return [*out, *self._held(), *self._finish(FinishReason.LENGTH)]
         return out
 
-    def _finish(self, reason: FinishReason) -> list[Event]:
+    def _finish(self, reason: FinishReason, stop: str | None = None) -> list[Event]:
         self.done = True
-        return [Finished(reason)]
+        return [Finished(reason, stop)]
 
     def _held(self) -> list[Event]:
         held = self._stop.flush() if self._stop is not None else ""
@@ -82,16 +82,17 @@ class _StopFinder:
         self._stops = stops
         self._held = ""
 
-    def take(self, text: str) -> tuple[str, bool]:
-        """Return the text that is surely before any stop text, and whether one was found."""
+    def take(self, text: str) -> tuple[str, str | None]:
+        """Return the text that is surely before any stop text, and the one that was found."""
         text = self._held + text
-        at = min((i for i in (text.find(stop) for stop in self._stops) if i >= 0), default=-1)
-        if at >= 0:
+        found = [(at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if found:
+            at, stop = min(found)
             self._held = ""
-            return text[:at], True
+            return text[:at], stop
         keep = max(self._overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
-        return text[: len(text) - keep], False
+        return text[: len(text) - keep], None
 
     def flush(self) -> str:
         """Return what was held back, now that nothing can complete it."""

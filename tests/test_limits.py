@@ -45,7 +45,7 @@ def test_without_limits_everything_passes() -> None:
 def test_a_stop_text_split_over_deltas_is_found() -> None:
     out = run(Limits(stop=("END",)), [TextDelta(t) for t in ("one E", "N", "D two")] + [END])
     assert text_of(out) == "one "
-    assert out[-1] == Finished(FinishReason.STOP)
+    assert out[-1] == Finished(FinishReason.STOP, "END")
 
 
 def test_a_held_back_start_of_a_stop_text_is_given_at_the_end() -> None:

@@ -42,7 +42,6 @@ _ERROR_TYPES = {
     504: "timeout_error",
     OVERLOADED: "overloaded_error",
 }
-# `stop_sequence` is never among them: a turn does not tell which stop text ended it, if any did.
 _STOP_REASONS = {
     FinishReason.STOP: "end_turn",
     FinishReason.LENGTH: "max_tokens",
@@ -136,7 +135,7 @@ class MessageEncoder:
         self._blocks: list[_Block] = []
         self._open = False  # whether the last block is
         self._usage: Usage | None = None
-        self._reason: FinishReason | None = None
+        self._finished: Finished | None = None
 
     @property
     def usage_estimated(self) -> bool:
@@ -159,8 +158,8 @@ class MessageEncoder:
             case Usage():
                 self._usage = event
                 return []
-            case Finished(reason=reason):
-                self._reason = reason
+            case Finished():
+                self._finished = event
                 return [*self._begin(), *self._stop(), *self._finish()]
             case Failed(error=error):
                 return [_frame("error", error=_error(error)[1])]
@@ -178,8 +177,7 @@ class MessageEncoder:
         return {
             **self._head(),
             "content": [block.body() for block in self._blocks],
-            "stop_reason": _STOP_REASONS[self._reason] if self._reason else None,
-            "stop_sequence": None,
+            **_ending(self._finished),
             "usage": _usage(self._usage),
             **self._estimate(),
         }
@@ -194,8 +192,7 @@ class MessageEncoder:
         message = {
             **self._head(),
             "content": [],
-            "stop_reason": None,
-            "stop_sequence": None,
+            **_ending(None),
             "usage": {**_usage(self._usage), "output_tokens": 0},
         }
         return [_frame("message_start", message=message), _frame("ping")]
@@ -231,14 +228,25 @@ class MessageEncoder:
 
     def _finish(self) -> list[Frame]:
         whole = self.result()
-        delta = {"stop_reason": whole["stop_reason"], "stop_sequence": whole["stop_sequence"]}
         return [
-            _frame("message_delta", delta=delta, usage=whole["usage"], **self._estimate()),
+            _frame(
+                "message_delta",
+                delta=_ending(self._finished),
+                usage=whole["usage"],
+                **self._estimate(),
+            ),
             _frame("message_stop"),
         ]
 
     def _estimate(self) -> dict[str, Any]:
         return {"clinvk": {"usage": "estimated"}} if self.usage_estimated else {}
+
+
+def _ending(finished: Finished | None) -> dict[str, str | None]:
+    if finished is None:
+        return {"stop_reason": None, "stop_sequence": None}
+    reason = "stop_sequence" if finished.stop is not None else _STOP_REASONS[finished.reason]
+    return {"stop_reason": reason, "stop_sequence": finished.stop}
 
 
 def _usage(usage: Usage | None) -> dict[str, Any]:

@@ -273,6 +273,13 @@ def test_stop_reasons(reason: FinishReason, told: str) -> None:
     assert stream(Finished(reason))[-2]["delta"] == {"stop_reason": told, "stop_sequence": None}
 
 
+def test_a_stop_text_that_was_met_is_named() -> None:
+    events = (TextDelta("a"), Finished(FinishReason.STOP, "END"))
+    ending = {"stop_reason": "stop_sequence", "stop_sequence": "END"}
+    assert whole(*events).items() >= ending.items()
+    assert stream(*events)[-2]["delta"] == ending
+
+
 def test_a_failure_in_a_stream_is_an_error_and_never_a_stop() -> None:
     events = stream(TextDelta("a"), Failed(OverloadedError("try later")))
     assert events[-1] == {
