@@ -21,7 +21,7 @@ from clinvk.errors import (
 from clinvk.events import (
     ReasoningDelta,
 )
-from clinvk.turn import ImagePart, Message, Role, TextPart, ToolSpec
+from clinvk.turn import ImagePart, Message, OutputFormat, Role, TextPart, ToolSpec
 from tests.fakes.api import Reply
 from tests.real.codex_world import World, codex_world, collect, said, turn
 
@@ -151,13 +151,18 @@ async def test_a_missing_cli_is_told_with_the_command_that_installs_it(world: Wo
 def test_what_cannot_be_carried_is_refused_by_name(world: World) -> None:
     backend = world.backend()
     image = Message(Role.USER, (TextPart("a"), ImagePart(url="http://x/y.png")))
-    with pytest.raises(UnsupportedError) as caught:
+    with pytest.raises(UnsupportedError) as refused:
         backend.check(turn(image))
-    assert caught.value.param == "messages[0].content[1]"
-    with pytest.raises(UnsupportedError) as caught:
-        backend.check(replace(turn("hi"), tools=(ToolSpec("f"),)))
-    assert caught.value.param == "tools"
-    with pytest.raises(BadRequestError):
-        backend.check(turn(Message(Role.TOOL, (TextPart("r"),), call_id="c")))
+    assert refused.value.param == "messages[0].content[1]"
+    for asked, param in (
+        (replace(turn("hi"), tools=(ToolSpec("a b"),)), "tools[0].function.name"),
+        (replace(turn("hi"), format=OutputFormat({"type": 1})), "response_format"),
+        (turn(Message(Role.TOOL, (TextPart("r"),), call_id="c")), "messages[0].tool_call_id"),
+    ):
+        with pytest.raises(BadRequestError) as caught:
+            backend.check(asked)
+        assert caught.value.param == param
     assert backend.check(turn("hi", effort="max")) == ()
     assert backend.check(turn(replace(said("user", "hi"), name="ann"))) == ("messages[].name",)
+    strict = replace(turn("hi"), tools=(ToolSpec("f", strict=True),))
+    assert backend.check(strict) == ("tools[].function.strict",)

@@ -41,6 +41,7 @@ CITY = {
     "required": ["city"],
     "additionalProperties": False,
 }
+Made = tuple[tuple[str, dict[str, Any]], ...]
 WEATHER = ToolSpec("get_weather", "The weather in a city, \u4e16", CITY)
 TIME = ToolSpec("get-time")
 UPSTREAM = [
@@ -133,7 +134,7 @@ async def test_a_call_ends_the_turn_and_nothing_is_answered(world: World, model:
 
 
 async def test_calls_made_at_once_come_all_and_in_order(world: World) -> None:
-    made = (
+    made: Made = (
         ("get_weather", {"city": "Rome"}),
         ("get-time", {}),
         ("get_weather", {"city": "Oslo"}),
@@ -148,7 +149,7 @@ async def test_calls_made_at_once_come_all_and_in_order(world: World) -> None:
 
 
 async def test_a_call_waits_for_those_that_the_model_is_still_making(world: World) -> None:
-    made = (("get_weather", {"city": "Rome"}), ("get-time", {}))
+    made: Made = (("get_weather", {"city": "Rome"}), ("get-time", {}))
     world.fake.answer(Reply(text=("ok",), tool_calls=made, hold=2))
     backend, events = world.backend(), []
     with anyio.fail_after(HUNG_S):
@@ -166,7 +167,7 @@ async def test_a_call_waits_for_those_that_the_model_is_still_making(world: Worl
 
 
 async def test_without_parallel_calls_only_the_first_is_passed_on(world: World) -> None:
-    made = (("get_weather", {"city": "Rome"}), ("get-time", {}))
+    made: Made = (("get_weather", {"city": "Rome"}), ("get-time", {}))
     world.fake.answer(Reply(text=(), tool_calls=made))
     events = await collect(world.backend(), asked(parallel_calls=False))
     assert calls(events) == [("get_weather", '{"city": "Rome"}')]
@@ -189,8 +190,8 @@ async def test_a_tool_that_was_not_offered_runs_nothing(
 
 async def test_a_call_that_is_no_json_is_told_to_the_model(world: World) -> None:
     broken: Any = ("get-time", "not json")
-    good = ("get-time", {})
-    world.fake.answer(Reply(text=(), tool_calls=(broken,)), Reply(text=(), tool_calls=(good,)))
+    good: Made = (("get-time", {}),)
+    world.fake.answer(Reply(text=(), tool_calls=(broken,)), Reply(text=(), tool_calls=good))
     events = await collect(world.backend(), asked())
     assert calls(events) == [("get-time", "{}")]
     assert Usage(22, 14) in events
@@ -222,7 +223,7 @@ async def test_a_name_that_codex_keeps_for_itself_is_the_callers_all_the_same(
         Message(Role.ASSISTANT, (), (PriorCall("c1", "mcp__files__read", "{}"),)),
         Message(Role.TOOL, (TextPart("r"),), call_id="c1"),
     )
-    made = (("caller_mcp__files__read", {"city": "x"}),)
+    made: Made = (("caller_mcp__files__read", {"city": "x"}),)
     world.fake.answer(Reply(text=(), tool_calls=made))
     events = await collect(world.backend(), asked(*history, tools=(tool,)))
     assert calls(events) == [("mcp__files__read", '{"city": "x"}')]
@@ -232,7 +233,7 @@ async def test_a_name_that_codex_keeps_for_itself_is_the_callers_all_the_same(
 
 @pytest.mark.parametrize("model", ["unheard-of", "gpt-6-astra"])
 async def test_the_results_go_back_as_items_and_the_model_goes_on(world: World, model: str) -> None:
-    made = (("get_weather", {"city": "Rome"}), ("get-time", {}))
+    made: Made = (("get_weather", {"city": "Rome"}), ("get-time", {}))
     world.fake.answer(Reply(text=("Let me see.",), tool_calls=made), Reply(text=("Sunny.",)))
     backend = world.backend()
     events = await collect(backend, asked("q"), model)
