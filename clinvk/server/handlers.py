@@ -46,7 +46,7 @@ class Answer:
         try:
             headers = _headers(stream)
             _log.debug("%s asks %s", request_id(request), parsed.turn.model)
-            finish = functools.partial(self.finish, request, parsed)
+            finish = functools.partial(self.finish, request)
             if parsed.stream:
                 return await _Streamed(request, parsed, headers).run(stream, finish)
             return await _whole(parsed, stream, headers, finish)
@@ -57,7 +57,7 @@ class Answer:
         """Check the request; a dialect with a memory adds what it refers to."""
         return self._dialect.parse(await request.read())
 
-    async def finish(self, request: web.Request, parsed: Parsed) -> None:
+    async def finish(self, request: web.Request) -> None:
         """Do what is owed after the last event of turns that all finished, before it is told."""
 
 
@@ -172,4 +172,4 @@ def _headers(stream: Stream | Joined) -> dict[str, str]:
 
 
 def _is_header_safe(name: str) -> bool:
-    return len(name) <= 64 and name.isascii() and re.fullmatch(r"[\w.-]+", name) is not None
+    return len(name) <= 64 and name.isascii() and re.fullmatch(r"[\w.\[\]-]+", name) is not None

@@ -10,7 +10,13 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from clinvk.errors import BadRequestError, InternalError, NotFoundError, UnsupportedError
+from clinvk.errors import (
+    BadRequestError,
+    ClinvkError,
+    InternalError,
+    NotFoundError,
+    UnsupportedError,
+)
 from clinvk.server.handlers import Answer
 from clinvk.server.middleware import request_id
 from clinvk.store import Store, StoreError
@@ -18,6 +24,7 @@ from clinvk.wire.base import Parsed
 from clinvk.wire.openai_responses import Answerable, OpenAIResponses
 
 STORE = web.AppKey("clinvk.store", Store)
+PARSED = web.RequestKey("clinvk.responses.parsed", Answerable)
 
 LIST_LIMIT = 20
 LIST_LIMIT_MAX = 100
@@ -44,6 +51,15 @@ class Responses(Answer):
         self._wire = OpenAIResponses()
         super().__init__(self._wire)
 
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer; what a backend says of a field is told by the name it has here."""
+        try:
+            return await super().handle(request)
+        except ClinvkError as exc:
+            if PARSED in request and exc.param is not None:
+                exc.param = request[PARSED].names.of(exc.param)
+            raise
+
     async def parse(self, request: web.Request) -> Parsed:
         """Check the request together with what it refers to."""
         asked = self._wire.read(await request.read())
@@ -52,11 +68,13 @@ class Responses(Answer):
         if asked.previous is not None:
             earlier = await _readable(store.items(asked.previous, output=True))
         referred = await _readable(store.find(asked.references))
-        return self._wire.understand(asked, earlier, referred)
+        request[PARSED] = self._wire.understand(asked, earlier, referred)
+        return request[PARSED]
 
-    async def finish(self, request: web.Request, parsed: Parsed) -> None:
+    async def finish(self, request: web.Request) -> None:
         """Keep the response, before the client hears of its end and can refer to it."""
-        if not (isinstance(parsed, Answerable) and parsed.store):
+        parsed = request[PARSED]
+        if not parsed.store:
             return
         try:
             await request.app[STORE].save(parsed.encoder.result(), parsed.items)

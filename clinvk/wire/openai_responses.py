@@ -27,6 +27,7 @@ from clinvk.wire.body import check, load
 from clinvk.wire.openai_chat import error_body
 from clinvk.wire.openai_responses_encoder import ResponsesEncoder
 from clinvk.wire.openai_responses_items import Item, kept_items, messages_of
+from clinvk.wire.openai_responses_names import Names, Place
 from clinvk.wire.openai_responses_types import (
     IGNORED,
     UNION_STEPS,
@@ -69,11 +70,15 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answerable(Parsed):
-    """A request that was understood; `items` are its whole input, to keep if `store` is true."""
+    """A request that was understood; `items` are its whole input, to keep if `store` is true.
+
+    `names` tells what its fields are called.
+    """
 
     encoder: ResponsesEncoder
     items: tuple[Item, ...]
     store: bool
+    names: Names
 
 
 class OpenAIResponses:
@@ -123,15 +128,23 @@ class OpenAIResponses:
         own = _own_items(request, referred or {})
         items = [*(_ITEM.validate_python(item) for item in earlier or ()), *(i for i, _ in own)]
         paths = [*("previous_response_id" for _ in earlier or ()), *(path for _, path in own)]
-        messages = messages_of(zip(items, paths, strict=True))
-        if request.instructions:
-            messages.insert(0, Message(Role.SYSTEM, (TextPart(request.instructions),)))
+        messages, places = messages_of(zip(items, paths, strict=True))
         if not messages:
             raise BadRequestError("'input' holds nothing for the model", param="input")
+        if request.instructions:
+            messages.insert(0, Message(Role.SYSTEM, (TextPart(request.instructions),)))
+            places.insert(0, Place("instructions", "instructions"))
         encoder = ResponsesEncoder(_settings(request))
         kept = (*(earlier or ()), *kept_items(item for item, _ in own))
-        turn = _turn(request, tuple(messages))
-        return Answerable(turn, bool(request.stream), encoder, kept, request.store is not False)
+        tools = _tools(request)
+        return Answerable(
+            _turn(request, tuple(messages), tuple(tools.values())),
+            bool(request.stream),
+            encoder,
+            items=kept,
+            store=request.store is not False,
+            names=Names(tuple(places), tuple(tools)),
+        )
 
     def error(self, exc: ClinvkError) -> tuple[int, dict[str, Any]]:
         """Return status and error body, the same as of every OpenAI endpoint."""
@@ -156,9 +169,24 @@ def _own_items(request: ResponsesRequest, referred: Mapping[str, Item]) -> list[
     return items
 
 
-def _turn(request: ResponsesRequest, messages: tuple[Message, ...]) -> Turn:
+def _tools(request: ResponsesRequest) -> dict[int, ToolSpec]:
+    """The functions that may be called, each with its place among the tools."""
+    tools = {
+        at: ToolSpec(tool.name, tool.description, tool.parameters, bool(tool.strict))
+        for at, tool in enumerate(request.tools or ())
+        if isinstance(tool, FunctionToolIn)
+    }
+    if not isinstance(request.tool_choice, AllowedToolsIn):
+        return tools
+    allowed = {tool.get("name") for tool in request.tool_choice.tools}
+    return {at: tool for at, tool in tools.items() if tool.name in allowed}
+
+
+def _turn(
+    request: ResponsesRequest, messages: tuple[Message, ...], tools: tuple[ToolSpec, ...]
+) -> Turn:
     unknown = sorted((request.model_extra or {}).items())
-    ignored = [name for name in IGNORED if getattr(request, name) is not None]
+    ignored = [name for name in IGNORED if getattr(request, name) not in (None, [], {})]
     ignored += [name for name, value in unknown if value is not None]
     if request.text is not None and request.text.verbosity is not None:
         ignored.append("verbosity")
@@ -167,14 +195,10 @@ def _turn(request: ResponsesRequest, messages: tuple[Message, ...]) -> Turn:
     ]
     if isinstance(request.tool_choice, OtherToolIn):
         ignored.append("tool_choice")
-    tools = [tool for tool in request.tools or () if isinstance(tool, FunctionToolIn)]
-    if isinstance(request.tool_choice, AllowedToolsIn):
-        allowed = {tool.get("name") for tool in request.tool_choice.tools}
-        tools = [tool for tool in tools if tool.name in allowed]
     return Turn(
         model=request.model,
         messages=messages,
-        tools=tuple(ToolSpec(t.name, t.description, t.parameters, bool(t.strict)) for t in tools),
+        tools=tools,
         tool_choice=_tool_choice(request),
         parallel_calls=request.parallel_tool_calls is not False,
         format=_format(request),

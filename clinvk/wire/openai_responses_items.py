@@ -10,6 +10,7 @@ from typing import Any, assert_never
 
 from clinvk.errors import BadRequestError
 from clinvk.turn import AudioPart, FilePart, ImagePart, Message, Part, PriorCall, Role, TextPart
+from clinvk.wire.openai_responses_names import Place
 from clinvk.wire.openai_responses_types import (
     AudioPartIn,
     ContentIn,
@@ -29,8 +30,8 @@ from clinvk.wire.openai_responses_types import (
 Item = dict[str, Any]
 
 
-def messages_of(items: Iterable[tuple[ItemIn, str]]) -> list[Message]:
-    """Return the messages of items, each given with its path for errors.
+def messages_of(items: Iterable[tuple[ItemIn, str]]) -> tuple[list[Message], list[Place]]:
+    """Return the messages of items, each given with its path, and where they come from.
 
     What the assistant said and then called, with nothing between, is one message.
 
@@ -38,25 +39,30 @@ def messages_of(items: Iterable[tuple[ItemIn, str]]) -> list[Message]:
         BadRequestError: naming the part that nothing can carry.
     """
     messages: list[Message] = []
+    places: list[Place] = []
     for item, path in items:
         match item:
             case MessageIn():
-                messages.append(Message(Role(item.role), _parts(item.content, f"{path}.content")))
+                place = Place(path, f"{path}.content")
+                messages.append(Message(Role(item.role), _parts(item.content, place.content)))
+                places.append(place)
             case FunctionCallIn():
                 call = PriorCall(item.call_id, item.name, item.arguments)
-                if messages and messages[-1].role is Role.ASSISTANT:
-                    last = messages[-1]
-                    messages[-1] = replace(last, calls=(*last.calls, call))
-                else:
-                    messages.append(Message(Role.ASSISTANT, calls=(call,)))
+                if not (messages and messages[-1].role is Role.ASSISTANT):
+                    messages.append(Message(Role.ASSISTANT))
+                    places.append(Place(path, path))
+                messages[-1] = replace(messages[-1], calls=(*messages[-1].calls, call))
+                places[-1] = replace(places[-1], calls=(*places[-1].calls, path))
             case FunctionCallOutputIn():
-                parts = _parts(item.output, f"{path}.output")
+                place = Place(path, f"{path}.output")
+                parts = _parts(item.output, place.content)
                 messages.append(Message(Role.TOOL, parts, call_id=item.call_id))
+                places.append(place)
             case ItemReferenceIn() | OtherItemIn():
                 pass
             case _:
                 assert_never(item)
-    return messages
+    return messages, places
 
 
 def _parts(content: ContentIn, path: str) -> tuple[Part, ...]:

@@ -13,7 +13,7 @@ import pytest
 from openai.types.responses import ResponseItemList
 
 from clinvk.config import Config, StoreConfig
-from clinvk.errors import CliCrashedError
+from clinvk.errors import CliCrashedError, UnsupportedError
 from clinvk.events import (
     Finished,
     FinishReason,
@@ -260,6 +260,13 @@ async def test_a_failure_before_the_first_event_is_an_http_error(served: Served)
     served.backend.script = (CliCrashedError("it died"),)
     for stream in (True, False):
         assert await served.refused(stream=stream) == (502, "cli_crashed", None)
+
+
+async def test_what_a_backend_refuses_is_named_as_in_the_request(served: Served) -> None:
+    served.backend.refusal = UnsupportedError("no images", param="messages[1].content[0]")
+    assert await served.refused(
+        input=[{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
+    ) == (400, "unsupported_value", "input[1].content[0]")
 
 
 async def test_a_failed_turn_is_told_and_not_kept(served: Served) -> None:
