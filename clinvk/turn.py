@@ -168,7 +168,12 @@ def require_text_only(turn: Turn, backend: str) -> None:
     Raises:
         UnsupportedError: naming the first part or parameter at fault.
     """
-    require_plain_answer(turn, backend)
+    require_no_tools(turn, backend)
+    if turn.format is not None:
+        raise UnsupportedError(
+            f"{backend!r} cannot promise JSON yet; ask for it in the prompt",
+            param="response_format",
+        )
     for at, message in enumerate(turn.messages):
         for position, part in enumerate(message.parts):
             if not isinstance(part, TextPart):
@@ -179,16 +184,11 @@ def require_text_only(turn: Turn, backend: str) -> None:
                 )
 
 
-def require_plain_answer(turn: Turn, backend: str) -> None:
-    """Refuse what a backend whose answers are only text cannot promise.
+def require_no_tools(turn: Turn, backend: str) -> None:
+    """Refuse tools, for a backend that cannot offer them.
 
     Raises:
-        UnsupportedError: naming the parameter at fault.
+        UnsupportedError: naming the parameter.
     """
     if turn.tools:
         raise UnsupportedError(f"{backend!r} cannot offer tools to its model yet", param="tools")
-    if turn.format is not None:
-        raise UnsupportedError(
-            f"{backend!r} cannot promise JSON yet; ask for it in the prompt",
-            param="response_format",
-        )

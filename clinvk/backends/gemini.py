@@ -11,12 +11,13 @@ import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
-from clinvk.backends import gemini_home
+from clinvk.backends import gemini_home, structured
 from clinvk.backends.acp import AcpAgent, Message
 from clinvk.backends.base import Health, State, find_program, require_program
 from clinvk.backends.gemini_api import (
@@ -45,7 +46,7 @@ from clinvk.procs.process import Command, Process, ProcessStartError, start
 from clinvk.procs.rpc import RpcError
 from clinvk.procs.supervisor import Supervisor
 from clinvk.transcript import Block
-from clinvk.turn import Turn, require_plain_answer
+from clinvk.turn import Turn, require_no_tools
 
 TESTED_VERSION = "0.61.0"
 INSTALL_FIX = "npm install -g @google/gemini-cli"
@@ -158,8 +159,11 @@ class GeminiBackend:
     def check(self, turn: Turn) -> tuple[str, ...]:
         """Return the fields without effect; see `Backend.check`."""
         self._argv()
-        require_plain_answer(turn, self.name)
-        estimate = estimate_tokens(block for block in prompt(turn) if isinstance(block, str))
+        require_no_tools(turn, self.name)
+        structured.check_format(turn.format)
+        prompt(turn)  # names what is wrong by its place in the caller's own messages
+        blocks = prompt(structured.told(turn))
+        estimate = estimate_tokens(block for block in blocks if isinstance(block, str))
         if estimate > CONTEXT_TOKENS:
             raise ContextTooLongError(
                 f"the messages are about {estimate} tokens by gemini's estimate of 4 characters "
@@ -172,6 +176,17 @@ class GeminiBackend:
     @asynccontextmanager
     async def open(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
         """Run the turn; see `Backend.open`."""
+        if turn.format is None:
+            async with self._ask(turn, model) as events:
+                yield events
+        else:
+            ask = partial(self._ask, model=model)
+            asked = structured.told(turn)
+            async with aclosing(structured.answer(asked, turn.format, ask)) as events:
+                yield events
+
+    @asynccontextmanager
+    async def _ask(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
         blocks = prompt(turn)
         async with self._lease() as server:
             session = await server.open_session(turn.effort, model)

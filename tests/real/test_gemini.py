@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,19 @@ from clinvk.errors import (
     ContextTooLongError,
     UnsupportedError,
 )
+from clinvk.events import Finished, FinishReason, Usage
 from clinvk.turn import (
     AudioPart,
     FilePart,
     ImagePart,
     Message,
+    OutputFormat,
     Role,
     TextPart,
     ToolSpec,
     Turn,
 )
+from tests.fakes.api import Reply
 from tests.fakes.gemini import FakeGemini
 from tests.real.gemini_world import (
     API_KEY_LOGIN,
@@ -214,6 +218,22 @@ async def test_media_reach_the_model_in_their_place(
         {"inlineData": {"mimeType": "audio/wav", "data": "UklGRg=="}},
         {"inlineData": {"mimeType": "application/pdf", "data": pdf}},
     ]
+
+
+async def test_json_is_asked_for_checked_and_mended_once(
+    backend: GeminiBackend, fake: FakeGemini
+) -> None:
+    schema = {"type": "object", "required": ["a"]}
+    asked = replace(turn("give me an a"), format=OutputFormat(schema))
+    fake.answer(Reply(text=("Sure: {}",)), Reply(text=("```json\n", '{"a": 1}', "\n```")))
+    events = await run(backend, asked)
+    assert answer(events) == '{"a": 1}'
+    assert events[-2:] == [Usage(22, 14), Finished(FinishReason.STOP)]
+    first, second = ("".join(fake.texts(at)) for at in (-2, -1))
+    assert json.dumps(schema) in first
+    assert first.endswith("give me an a")
+    assert "Sure: {}" in second
+    assert "Answer again" in second
 
 
 async def test_tools_and_addresses_of_images_are_refused(backend: GeminiBackend) -> None:
