@@ -128,6 +128,29 @@ async def test_misbehaviour_is_a_typed_error(
         await run(backend, asked)
 
 
+async def test_requests_of_the_cli_are_answered_as_far_as_they_are_known(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    backend = program(
+        supervisor,
+        tmp_path,
+        """
+        ready(); hear()
+        say(type="control_request", request_id="a", request={"subtype": "can_use_tool"})
+        ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+        say(type="control_request", request_id="b", request={"message": ping})
+        delta(json.dumps(hear()["response"])); stop(); sys.stdin.read()
+        """,
+    )
+    events = await run(backend)
+    assert isinstance(events[0], TextDelta)
+    assert json.loads(events[0].text) == {
+        "subtype": "success",
+        "request_id": "b",
+        "response": {"mcp_response": {"jsonrpc": "2.0", "id": 1, "result": {}}},
+    }
+
+
 async def test_a_program_that_never_answers_is_given_up(
     supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
