@@ -127,8 +127,11 @@ class Service:
         self._stopping = False
         self._jobs: set[Job] = set()
 
-    def start(self, turn: Turn) -> Stream:
+    def start(self, turn: Turn, *more: Turn) -> Stream:
         """Admit a turn, or each of its choices as a turn, and return the stream of its events.
+
+        `more` are further turns of the same model in the same stream, their choices numbered
+        through. All are admitted or none.
 
         Raises:
             ClinvkError: if it cannot be run: unknown model, unsupported content, no place.
@@ -136,13 +139,15 @@ class Service:
         if self._stopping:
             raise ShuttingDownError("the server is stopping; ask again in a moment")
         target = self.registry.resolve(turn.model)
-        ignored = (*turn.ignored, *target.backend.check(turn))
+        left_out = [name for each in (turn, *more) for name in target.backend.check(each)]
+        choices = [each for each in (turn, *more) for _ in range(each.choices)]
         lane = self._lanes[target.backend.name]
-        tickets = self._admit(lane, turn.choices, target.backend.name)
+        tickets = self._admit(lane, len(choices), target.backend.name)
         send, receive = anyio.create_memory_object_stream[Item](BUFFERED_EVENTS)
-        stream = Stream(target, ignored, turn.choices, receive)
+        ignored = tuple(dict.fromkeys((*turn.ignored, *left_out)))
+        stream = Stream(target, ignored, len(choices), receive)
         for choice, ticket in enumerate(tickets):
-            pump = _Pump(turn, target, choice, lane, ticket, send.clone())
+            pump = _Pump(choices[choice], target, choice, lane, ticket, send.clone())
             job = self._supervisor.start(pump.run)
             stream.jobs.append(job)
         self._jobs = {job for job in self._jobs if not job.done}.union(stream.jobs)

@@ -13,7 +13,6 @@ from clinvk import __version__
 from clinvk.errors import ModelNotFoundError
 from clinvk.events import Failed
 from clinvk.registry import Target
-from clinvk.server.joined import Joined, start
 from clinvk.server.middleware import request_id
 from clinvk.service import Service, Stream
 from clinvk.wire import sse
@@ -42,7 +41,7 @@ class Answer:
         aiohttp cancels this when the client goes away; closing the stream is all that is owed.
         """
         parsed = await self.parse(request)
-        stream = start(request.app[SERVICE], parsed)
+        stream = request.app[SERVICE].start(parsed.turn, *parsed.more)
         try:
             headers = _headers(stream)
             _log.debug("%s asks %s", request_id(request), parsed.turn.model)
@@ -62,7 +61,7 @@ class Answer:
 
 
 async def _whole(
-    parsed: Parsed, stream: Stream | Joined, headers: dict[str, str], finish: Finish
+    parsed: Parsed, stream: Stream, headers: dict[str, str], finish: Finish
 ) -> web.Response:
     encoder = parsed.encoder
     async for choice, event in stream:
@@ -90,7 +89,7 @@ class _Streamed:
             }
         )
 
-    async def run(self, stream: Stream | Joined, finish: Finish) -> web.StreamResponse:
+    async def run(self, stream: Stream, finish: Finish) -> web.StreamResponse:
         """Send every event's frames, comments in silences, and the end."""
         keepalive_s = self._request.app[KEEPALIVE_S]
         finished = False
@@ -165,7 +164,7 @@ async def health(request: web.Request) -> web.Response:
     )
 
 
-def _headers(stream: Stream | Joined) -> dict[str, str]:
+def _headers(stream: Stream) -> dict[str, str]:
     names = [name for name in stream.ignored if _is_header_safe(name)][:_HEADER_NAMES]
     headers = {"x-clinvk-backend": stream.backend}
     return {**headers, "x-clinvk-ignored": ", ".join(names)} if names else headers
