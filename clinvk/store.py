@@ -68,6 +68,7 @@ class Store:
         # SQLite works in threads; a lock, as a cancelled caller leaves its thread behind.
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._closed = False
 
     @property
     def path(self) -> str:
@@ -124,6 +125,8 @@ class Store:
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def locked() -> T:
             with self._lock:
+                if self._closed:
+                    raise StoreError(f"the store of responses, {self.path}, is closed")
                 try:
                     if self._connection is None:
                         self._connection = _connect(self.path)
@@ -136,6 +139,7 @@ class Store:
 
     def _close(self) -> None:
         with self._lock:
+            self._closed = True
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
@@ -254,7 +258,7 @@ def _prepare(db: sqlite3.Connection) -> None:
 
 def _put(db: sqlite3.Connection, item: Json) -> int:
     """Return the number of an item, which is kept once."""
-    body = json.dumps(item)
+    body = json.dumps(item, sort_keys=True)
     row = db.execute(
         "SELECT number FROM items WHERE id = ? AND body = ?", (item["id"], body)
     ).fetchone()

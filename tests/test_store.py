@@ -138,6 +138,15 @@ async def test_an_item_is_kept_once_and_goes_with_its_last_response(file: Path) 
     assert (rows(file, "responses"), rows(file, "items"), rows(file, "places")) == (0, 0, 0)
 
 
+async def test_nothing_is_kept_after_the_end(file: Path) -> None:
+    kept = Store(StoreConfig(path=str(file)))
+    await kept.save(response("r1"), [])
+    await kept.close()
+    await kept.close()
+    with pytest.raises(StoreError, match="closed"):
+        await kept.save(response("r2"), [])
+
+
 async def test_of_two_items_with_one_id_the_newest_is_found(file: Path) -> None:
     kept = Store(StoreConfig(path=str(file)))
     await kept.save(response("r1"), [item("i", "a")])

@@ -135,7 +135,7 @@ class OpenAIResponses:
             messages.insert(0, Message(Role.SYSTEM, (TextPart(request.instructions),)))
             places.insert(0, Place("instructions", "instructions"))
         encoder = ResponsesEncoder(_settings(request))
-        kept = (*(earlier or ()), *kept_items(item for item, _ in own))
+        kept = (*(earlier or ()), *kept_items((item for item, _ in own), earlier or ()))
         tools = _tools(request)
         return Answerable(
             _turn(request, tuple(messages), tuple(tools.values())),

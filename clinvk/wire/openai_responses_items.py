@@ -3,8 +3,9 @@
 Items without effect here (reasoning, calls of custom and hosted tools) become neither.
 """
 
-import uuid
-from collections.abc import Callable, Iterable
+import hashlib
+import json
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, assert_never
 
@@ -97,27 +98,28 @@ def _part(part: PartIn, path: str) -> Part:
             assert_never(part)
 
 
-def kept_items(
-    items: Iterable[ItemIn], *, new_id: Callable[[], str] = lambda: uuid.uuid4().hex
-) -> list[Item]:
+def kept_items(items: Iterable[ItemIn], earlier: Iterable[Item] = ()) -> list[Item]:
     """Return the items as the API lists them, each with an id; those without effect are left out.
 
-    What is returned can be sent again as input.
+    What is returned can be sent again as input. An item that has no id gets one made of what it
+    says, so that a history that is sent again and again is kept once; it is not that of any
+    `earlier` item, nor of another of these.
     """
+    taken = {item["id"] for item in earlier}
     kept: list[Item] = []
     for item in items:
         match item:
             case MessageIn():
+                prefix = "msg"
                 body: Item = {
-                    "id": item.id or f"msg_{new_id()}",
                     "type": "message",
                     "status": "completed",
                     "role": item.role,
                     "content": _kept_content(item.content, item.role),
                 }
             case FunctionCallIn():
+                prefix = "fc"
                 body = {
-                    "id": item.id or f"fc_{new_id()}",
                     "type": "function_call",
                     "status": "completed",
                     "call_id": item.call_id,
@@ -125,8 +127,8 @@ def kept_items(
                     "arguments": item.arguments,
                 }
             case FunctionCallOutputIn(output=output):
+                prefix = "fco"
                 body = {
-                    "id": item.id or f"fco_{new_id()}",
                     "type": "function_call_output",
                     "status": "completed",
                     "call_id": item.call_id,
@@ -136,8 +138,18 @@ def kept_items(
                 continue
             case _:
                 assert_never(item)
-        kept.append(body)
+        kept.append({"id": item.id or _new_id(prefix, body, taken), **body})
+        taken.add(kept[-1]["id"])
     return kept
+
+
+def _new_id(prefix: str, body: Item, taken: set[str]) -> str:
+    said = hashlib.sha256(json.dumps(body, sort_keys=True).encode())
+    made = f"{prefix}_{said.hexdigest()[:32]}"
+    while made in taken:
+        said.update(b"again")
+        made = f"{prefix}_{said.hexdigest()[:32]}"
+    return made
 
 
 def _kept_content(content: ContentIn, role: str) -> list[Item]:

@@ -1,6 +1,7 @@
 """The Responses API over a backend that plays a script: streams, the store, what goes wrong."""
 
 import json
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -163,6 +164,18 @@ async def test_a_conversation_survives_a_restart(tmp_path: Path) -> None:
         assert await again.call("GET", f"/responses/{said['id']}") == (200, said)
         await again.ask(previous_response_id=said["id"])
         assert again.backend.turns[0][0].messages == (HI, HELLO, HI)
+
+
+async def test_a_history_that_is_sent_again_is_kept_once(tmp_path: Path) -> None:
+    file = tmp_path / "r.sqlite3"
+    hi = {"role": "user", "content": "hi"}
+    async with over(file) as served:
+        first = await served.ask(input=[hi])
+        await served.ask(input=[hi, *first["output"], hi])
+    db = sqlite3.connect(file)
+    (items,) = db.execute("SELECT count(*) FROM items").fetchone()
+    db.close()
+    assert items == 4  # two that were said, two that were answered
 
 
 async def test_an_item_is_referred_to_by_its_id(served: Served) -> None:

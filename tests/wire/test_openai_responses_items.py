@@ -27,6 +27,7 @@ ITEMS = [
         "role": "user",
         "content": [
             {"type": "input_image", "image_url": "data:,"},
+            {"type": "refusal", "refusal": "no"},
             {"type": "input_file", "filename": "a", "file_data": "AA=="},
         ],
     },
@@ -51,6 +52,18 @@ def test_what_is_kept_is_what_the_api_lists() -> None:
     assert [item["id"] for item in kept].index("msg_7") == 2
 
 
+def test_an_item_without_an_id_has_the_same_one_whenever_it_is_sent() -> None:
+    assert understood(input=ITEMS).items == understood(input=ITEMS).items
+
+
+def test_no_two_items_of_a_conversation_have_one_id() -> None:
+    hi = {"role": "user", "content": "hi"}
+    first = understood(input=[hi, hi]).items
+    again = WIRE.understand(WIRE.read(encoded(previous_response_id="r", input=[hi, hi])), first)
+    assert again.items[:2] == first
+    assert len({item["id"] for item in again.items}) == 4
+
+
 def test_what_is_kept_means_the_same_when_it_comes_back() -> None:
     first = understood(input=ITEMS)
     again = WIRE.understand(WIRE.read(encoded(previous_response_id="r")), first.items)
@@ -64,11 +77,12 @@ def test_an_answer_comes_back_as_what_was_said() -> None:
     output = [
         {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "x"}]},
         {
+            "id": "msg_1",
             "type": "message",
             "role": "assistant",
             "content": [{"type": "output_text", "text": "yes", "annotations": []}],
         },
-        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        {"id": "fc_1", "type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
     ]
     asked = WIRE.read(encoded(previous_response_id="r"))
     assert WIRE.understand(asked, output).turn.messages == (
@@ -124,7 +138,7 @@ def test_a_field_of_the_turn_has_the_name_of_the_request(told: str, meant: str) 
             tools=[{"type": "web_search"}, {"type": "function", "name": "f"}],
         )
     )
-    earlier = [{"role": "user", "content": "before"}]
+    earlier = [{"id": "msg_0", "role": "user", "content": "before"}]
     assert WIRE.understand(asked, earlier).names.of(told) == meant
 
 
