@@ -18,6 +18,7 @@ ANSWERS = {
     "curl.sh": '"content":"Say"',
     "openai_chat.py": "Why is the sky blue?",
     "openai_stream.py": "Count from one to five.",
+    "openai_responses.py": "And its opposite?",
     "langchain_chat.py": "good morning",
     "openai_node.mjs": "Count from one to five.",
 }
@@ -33,7 +34,8 @@ async def test_an_example_prints_an_answer(path: Path, tmp_path: Path) -> None:
     if path.suffix == ".mjs":  # node finds packages beside the file
         (tmp_path / "node_modules").symlink_to(ROOT / "tests/real/node_modules")
         path = Path(shutil.copy(path, tmp_path))
-    echo = config.parse("backends:\n  echo: {kind: echo}\n", name="t", env={})
+    text = 'server: {store: {path: ":memory:"}}\nbackends: {echo: {kind: echo}}\n'
+    echo = config.parse(text, name="t", env={})
     async with serving(create_app(echo)) as url:
         with anyio.fail_after(60):
             done = await anyio.run_process(
