@@ -22,6 +22,7 @@ from clinvk.config import StoreConfig
 
 MEMORY = ":memory:"
 BUSY_TIMEOUT_S = 5.0  # how long another server may hold the file
+BUSY_STEP_S = 0.02
 DAY_S = 86_400
 
 # user_version of the file; a file of another version is not touched.
@@ -222,7 +223,7 @@ def _connect(path: str) -> sqlite3.Connection:
         _make_private(Path(path))
     db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
     try:
-        _prepare(db)
+        _prepare_patiently(db)
     except BaseException:
         db.close()
         raise
@@ -232,11 +233,25 @@ def _connect(path: str) -> sqlite3.Connection:
 def _make_private(path: Path) -> None:
     """Only the user may read it: it holds prompts. SQLite gives its side files the same mode."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        # Not opened: closing it would drop the locks that this process has on it.
+        if path.is_file():
+            path.chmod(0o600)
+
+
+def _prepare_patiently(db: sqlite3.Connection) -> None:
+    """SQLite does not wait by itself where two connections begin to use the WAL at once."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            return _prepare(db)
+        except sqlite3.OperationalError as exc:
+            is_busy = exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_busy or time.monotonic() > deadline:
+                raise
+        time.sleep(BUSY_STEP_S)
 
 
 def _prepare(db: sqlite3.Connection) -> None:
