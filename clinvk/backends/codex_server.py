@@ -29,6 +29,7 @@ LEAVE_S = 5.0
 END_S = 5.0  # from the end of its output to that of the process, and its exit code
 
 TOOL_CALL = "item/tool/call"
+INTERNAL_ERROR = -32603
 
 _log = logging.getLogger(__name__)
 
@@ -168,14 +169,15 @@ class AppServer:
             inbox.send_nowait({"method": method, "params": params})
 
     async def _asked(self, number: int | str, method: str, params: Message) -> None:
-        """Leave a call of the caller's tool open: its result comes in another request, if ever.
+        """Leave a call of the caller's tool open, for its turn is interrupted; refuse all else.
 
-        The turn is interrupted before that. All else is refused: approvals, questions, logins.
+        But a response that breaks off after a call has no end that codex would tell of, until the
+        call is answered.
         """
-        if method == TOOL_CALL:
-            _log.debug("codex calls %s", params.get("tool"))
-        else:
+        if method != TOOL_CALL:  # approvals, questions, logins
             await self._peer.refuse(number, METHOD_NOT_FOUND, f"{method!r} is not known here")
+        elif await self.stderr.broke_off(str(params.get("threadId"))):
+            await self._peer.refuse(number, INTERNAL_ERROR, "the response broke off")
 
     async def _let_go(self, thread: Thread, *, done: bool) -> None:
         with anyio.move_on_after(LEAVE_S):

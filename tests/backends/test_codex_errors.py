@@ -1,5 +1,6 @@
 """What codex says of a failure in other words, and what its log adds."""
 
+import anyio
 import pytest
 
 from clinvk.backends.codex_errors import classify, outcome
@@ -87,6 +88,35 @@ async def test_the_log_tells_when_to_ask_again(header: str, seconds: float | Non
     assert await stderr.retry_after_s("t-2") is None
     stderr.forget("t-1")
     assert await stderr.retry_after_s("t-1") is None
+
+
+BREAK = (
+    '2026-11-21T17:17:53.975Z  INFO codex_otel.trace_safe: event.name="codex.sse_event" '
+    "event.kind=response.completed error.message=stream disconnected before completion: x y "
+    "event.timestamp=2026-11-21T17:17:53.975Z conversation.id=%s app.version=0.169.0\n"
+)
+
+
+async def test_the_log_tells_which_response_broke_off() -> None:
+    stderr = CodexStderr()
+    for thread in ("t-1", "t-2"):
+        stderr.expect(thread)
+    stderr.push((BREAK % "t-1").encode())
+    assert await stderr.broke_off("t-1")
+    assert not await stderr.broke_off("t-3")
+    stderr.push((BREAK % "t-2").encode() + (LOG % ("t-2", "")).encode())
+    heard: dict[str, bool] = {}
+
+    async def listen() -> None:
+        heard["t-2"] = await stderr.broke_off("t-2")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(listen)
+        await anyio.wait_all_tasks_blocked()
+        assert heard == {}  # it was tried again
+        stderr.forget("t-2")
+    assert heard == {"t-2": False}
+    assert stderr.text == ""
 
 
 def test_only_what_is_no_mere_log_is_in_the_tail() -> None:

@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from clinvk.backends.codex_tools import demand
+from clinvk.errors import ClinvkError, UpstreamError, UpstreamUnreachableError
 from clinvk.events import (
     Event,
     Finished,
@@ -31,7 +32,17 @@ from clinvk.turn import (
     Turn,
 )
 from tests.fakes.api import Reply
-from tests.real.codex_world import HUNG_S, World, codex_world, collect, said, text, turn, until
+from tests.real.codex_world import (
+    HUNG_S,
+    World,
+    codex_world,
+    collect,
+    failure,
+    said,
+    text,
+    turn,
+    until,
+)
 
 pytestmark = pytest.mark.real
 
@@ -277,3 +288,37 @@ async def test_calls_in_the_history_are_not_taken_for_new_ones(world: World) -> 
     events = await collect(world.backend(), asked(*history))
     assert (calls(events), text(events)) == ([], "Hello from the fake.")
     assert events[-1] == Finished(FinishReason.STOP)
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (Reply(cut=1), UpstreamUnreachableError),
+        (Reply(error={"message": "x", "code": "server_error"}), UpstreamError),
+    ],
+    ids=["cut", "failed"],
+)
+async def test_a_response_that_breaks_off_after_a_call_is_a_failure(
+    world: World, reply: Reply, kind: type[ClinvkError], retries: int
+) -> None:
+    made: Made = (("get_weather", {"city": "Rome"}), ("get-time", {}))
+    world.fake.answer(replace(reply, text=(), tool_calls=made), Reply())
+    error = await failure(world.backend(retries=retries), asked())
+    assert type(error) is kind
+    assert len(world.fake.requests) == 1
+
+
+async def test_a_response_that_is_cut_short_after_a_call_says_so(world: World) -> None:
+    made: Made = (("get-time", {}),)
+    world.fake.answer(Reply(text=("Let",), tool_calls=made, stop="max_output_tokens"), Reply())
+    events = await collect(world.backend(), asked())
+    assert (text(events), calls(events)) == ("Let", [])
+    assert events[-1] == Finished(FinishReason.LENGTH)
+
+
+async def test_a_call_of_a_second_try_is_passed_on(world: World) -> None:
+    world.fake.answer(Reply(cut=0), Reply(text=(), tool_calls=(("get-time", {}),)))
+    events = await collect(world.backend(retries=1), asked())
+    assert calls(events) == [("get-time", "{}")]
+    assert len(world.fake.requests) == 2
