@@ -18,7 +18,7 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from clinvk.errors import InvalidAnswerError
-from clinvk.events import Event, Failed, Finished, FinishReason, TextDelta, ToolCall
+from clinvk.events import Event, Failed, Finished, FinishReason, TextDelta
 from clinvk.turn import OutputFormat
 
 _FENCE = "```"
@@ -66,51 +66,28 @@ def answer_fault(text: str, schema: dict[str, Any] | None) -> str | None:
 class AnswerCheck:
     """Passes the events of a turn on, but ends one whose answer is not of `form` as failed.
 
-    With `hold` the answer is kept until it is whole, and what a model likes to put around JSON is
-    taken off; otherwise it passes as it comes. An answer that was cut short, or refused, or that
-    calls tools, is not checked: how it finished says what it is.
+    An answer that was cut short, or refused, or that calls tools, is not checked: how it finished
+    says what it is.
     """
 
-    def __init__(self, form: OutputFormat, *, hold: bool) -> None:
+    def __init__(self, form: OutputFormat) -> None:
         self._form = form
-        self._hold = hold
         self._text: list[str] = []
-        self._held: list[Event] = []
 
-    def feed(self, event: Event) -> list[Event]:
-        """Take an event and return those that may be passed on."""
-        match event:
-            case TextDelta(text=text):
-                self._text.append(text)
-                self._held += [event] if self._hold else []
-                return [] if self._hold else [event]
-            case ToolCall():
-                self._hold = False
-            case Finished(reason=FinishReason.STOP):
-                return self._finished(event)
-            case Failed():
-                return [event]
-            case Finished():
-                pass
-            case _ if self._held:
-                self._held.append(event)
-                return []
-        held, self._held = self._held, []
-        return [*held, event]
-
-    def _finished(self, event: Finished) -> list[Event]:
-        text = "".join(self._text)
-        if self._hold:
-            text = unfenced(text)
-        fault = answer_fault(text, self._form.schema)
-        if fault is not None:
-            error = InvalidAnswerError(
-                f"the model's answer is not what response_format asks for: {fault}; ask again"
-            )
-            others = [held for held in self._held if not isinstance(held, TextDelta)]
-            return [*others, Failed(error)]
-        answer = [TextDelta(text)] if self._hold else []
-        return [*answer, *(e for e in self._held if not isinstance(e, TextDelta)), event]
+    def feed(self, event: Event) -> Event:
+        """Take an event and return the one to be passed on."""
+        if isinstance(event, TextDelta):
+            self._text.append(event.text)
+        if event == Finished(FinishReason.STOP):
+            fault = answer_fault("".join(self._text), self._form.schema)
+            if fault is not None:
+                return Failed(
+                    InvalidAnswerError(
+                        "the model's answer is not what response_format asks for: "
+                        f"{fault}; ask again"
+                    )
+                )
+        return event
 
 
 def unfenced(text: str) -> str:

@@ -89,9 +89,9 @@ STOP = Finished(FinishReason.STOP)
 USAGE = Usage(1, 2)
 
 
-def passed(events: list[Event], *, hold: bool) -> list[Event]:
-    check = AnswerCheck(OutputFormat(CITY), hold=hold)
-    return [out for event in events for out in check.feed(event)]
+def passed(events: list[Event]) -> list[Event]:
+    check = AnswerCheck(OutputFormat(CITY))
+    return [check.feed(event) for event in events]
 
 
 def test_an_answer_of_the_form_passes_as_it_comes() -> None:
@@ -103,45 +103,26 @@ def test_an_answer_of_the_form_passes_as_it_comes() -> None:
         USAGE,
         STOP,
     ]
-    check = AnswerCheck(OutputFormat(CITY), hold=False)
-    for event in events:
-        assert check.feed(event) == [event]
+    assert passed(events) == events
 
 
-def test_an_answer_that_is_held_comes_once_and_clean() -> None:
-    events: list[Event] = [
-        Started("m"),
-        TextDelta("```json\n"),
-        TextDelta('{"city": "x"}\n```'),
-        USAGE,
-        STOP,
-    ]
-    assert passed(events, hold=True) == [Started("m"), TextDelta('{"city": "x"}'), USAGE, STOP]
+def test_a_broken_answer_never_stops_as_if_it_were_whole() -> None:
+    *before, last = passed([Started("m"), TextDelta("Sorry"), USAGE, STOP])
+    assert before == [Started("m"), TextDelta("Sorry"), USAGE]
+    assert isinstance(last, Failed)
+    assert isinstance(last.error, InvalidAnswerError)
+    assert "it is not JSON" in last.error.message
 
 
-@pytest.mark.parametrize("hold", [False, True])
-def test_a_broken_answer_never_stops_as_if_it_were_whole(*, hold: bool) -> None:
-    events = passed([Started("m"), TextDelta("Sorry"), USAGE, STOP], hold=hold)
-    assert isinstance(events[-1], Failed)
-    assert isinstance(events[-1].error, InvalidAnswerError)
-    assert "it is not JSON" in events[-1].error.message
-    assert (TextDelta("Sorry") in events, USAGE in events) == (not hold, True)
-
-
-@pytest.mark.parametrize("hold", [False, True])
 @pytest.mark.parametrize(
     "end",
     [
         [Finished(FinishReason.LENGTH)],
         [Finished(FinishReason.CONTENT_FILTER)],
         [ToolCall("c", "f", "{}"), USAGE, Finished(FinishReason.TOOL_CALLS)],
+        [Failed(CliCrashedError("gone"))],
     ],
 )
-def test_an_answer_that_says_it_is_none_is_not_checked(end: list[Event], *, hold: bool) -> None:
-    events: list[Event] = [TextDelta("Let me"), *end]
-    assert passed(events, hold=hold) == events
-
-
-def test_a_failure_takes_what_was_held_with_it() -> None:
-    failed = Failed(CliCrashedError("gone"))
-    assert passed([TextDelta("{"), failed], hold=True) == [failed]
+def test_an_answer_that_says_it_is_none_is_not_checked(end: list[Event]) -> None:
+    events = [TextDelta("Let me"), *end]
+    assert passed(events) == events

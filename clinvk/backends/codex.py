@@ -4,20 +4,21 @@ import logging
 import os
 import re
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 
-from clinvk.backends import codex_home
+from clinvk.backends import codex_home, structured
 from clinvk.backends.base import Health, State, find_program, require_program
 from clinvk.backends.codex_calls import Calls
 from clinvk.backends.codex_catalog import Catalog
 from clinvk.backends.codex_errors import LOGIN
 from clinvk.backends.codex_events import TurnParser
-from clinvk.backends.codex_format import check_format, output_schema
+from clinvk.backends.codex_format import output_schema
 from clinvk.backends.codex_home import Home
 from clinvk.backends.codex_items import check_calls, check_parts, check_size
 from clinvk.backends.codex_server import AppServer, Thread, launch
@@ -95,7 +96,7 @@ class CodexBackend:
         """Refuse what codex cannot carry, and name what it will leave out."""
         self._program()
         left_out = check_tools(turn)
-        check_format(turn.format)
+        structured.check_format(turn.format)
         check_parts(turn)
         check_size(turn)
         check_calls(turn)
@@ -121,6 +122,19 @@ class CodexBackend:
     @asynccontextmanager
     async def open(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
         """Run the turn on a thread of its own; leaving interrupts it and drops the thread."""
+        if turn.format is None:
+            async with self._run(turn, model) as events:
+                yield events
+        elif output_schema(turn.format) is not None:
+            async with self._run(turn, model) as events:
+                yield _checked(events, turn.format)
+        else:
+            run, asked = partial(self._run, model=model), structured.told(turn)
+            async with aclosing(structured.answer(asked, turn.format, run)) as events:
+                yield events
+
+    @asynccontextmanager
+    async def _run(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
         async with AsyncExitStack() as stack:
             try:
                 server = await stack.enter_async_context(self._lease())
@@ -132,9 +146,8 @@ class CodexBackend:
             names = {inner_name(tool.name) for tool in offered(turn)}
             calls = Calls(names, parallel=turn.parallel_calls)
             parser = TurnParser(thread.model, retries=self._config.retries, calls=calls)
-            events = _events(server, thread, parser)
             try:
-                yield events if turn.format is None else _checked(events, turn.format)
+                yield _events(server, thread, parser)
             finally:
                 server.leave(thread, done=parser.ended)
 
@@ -237,10 +250,9 @@ async def _events(server: AppServer, thread: Thread, parser: TurnParser) -> Asyn
 
 
 async def _checked(events: AsyncIterator[Event], form: OutputFormat) -> AsyncIterator[Event]:
-    check = AnswerCheck(form, hold=output_schema(form) is None)
+    check = AnswerCheck(form)
     async for event in events:
-        for passed in check.feed(event):
-            yield passed
+        yield check.feed(event)
 
 
 def _catalog(told: Captured) -> Catalog:

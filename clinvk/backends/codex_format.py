@@ -3,14 +3,11 @@
 Codex sends a schema to its model API as a strict one, whatever it is (observed with codex
 0.169.0), and the API takes for strict only a part of JSON Schema. So what is not meant as strict
 is sent only if it can be made so without letting anything through that it forbids; all else is
-asked for in words. Either way the answer is checked.
+asked for in words, which is not done here.
 """
 
-import json
 from typing import Any
 
-from clinvk.errors import BadRequestError
-from clinvk.schema import schema_fault
 from clinvk.turn import OutputFormat
 
 Schema = dict[str, Any]
@@ -33,19 +30,6 @@ class _NotStrictError(Exception):
     """It cannot be said in the strict part of JSON Schema."""
 
 
-def check_format(form: OutputFormat | None) -> None:
-    """Refuse what is no JSON Schema.
-
-    Raises:
-        BadRequestError: saying why.
-    """
-    fault = None if form is None or form.schema is None else schema_fault(form.schema)
-    if fault is not None:
-        raise BadRequestError(
-            f"the schema of response_format is no JSON Schema: {fault}", param="response_format"
-        )
-
-
 def output_schema(form: OutputFormat | None) -> Schema | None:
     """Return the schema that codex is to hold its model to, if it can."""
     if form is None or form.schema is None:
@@ -57,17 +41,6 @@ def output_schema(form: OutputFormat | None) -> Schema | None:
     except (_NotStrictError, RecursionError):
         return None
     return schema if schema.get("type") == "object" and "anyOf" not in schema else None
-
-
-def request_for(form: OutputFormat | None) -> str | None:
-    """Return what the model is told where codex cannot hold it to the form."""
-    if form is None or output_schema(form) is not None:
-        return None
-    what = "a JSON object" if form.schema is None else "JSON"
-    asked = f"Your answer must be {what} alone: no other text, no code fence."
-    if not form.schema:
-        return asked
-    return f"{asked} It must be valid under this JSON Schema:\n{json.dumps(form.schema)}"
 
 
 def _strict(node: object) -> Schema:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from clinvk.backends.codex_format import request_for
 from clinvk.backends.codex_tools import demand, inner_name
 from clinvk.errors import BadRequestError, ContextTooLongError, UnsupportedError
 from clinvk.media import read_image
@@ -22,10 +21,11 @@ _ROLES = {
 
 
 def items(turn: Turn) -> list[Item]:
-    """Return the whole conversation, in order, and last what codex can only be told in words."""
-    told = (demand(turn.tool_choice), request_for(turn.format))
-    said = [_message("developer", [_text("input_text", text)]) for text in told if text]
-    return [item for message in turn.messages for item in _items(message)] + said
+    """Return the whole conversation, in order, and last what codex can only tell in words."""
+    told = [item for message in turn.messages for item in _items(message)]
+    if demanded := demand(turn.tool_choice):
+        told.append(_message("developer", [_text("input_text", demanded)]))
+    return told
 
 
 def check_parts(turn: Turn) -> None:

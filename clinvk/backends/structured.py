@@ -10,7 +10,16 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 from clinvk.errors import BadRequestError, InvalidAnswerError
-from clinvk.events import Event, Failed, Finished, FinishReason, Started, TextDelta, Usage
+from clinvk.events import (
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Started,
+    TextDelta,
+    ToolCall,
+    Usage,
+)
 from clinvk.schema import answer_fault, schema_fault, unfenced
 from clinvk.turn import Message, OutputFormat, Role, TextPart, Turn
 
@@ -53,7 +62,7 @@ def told(turn: Turn) -> Turn:
 async def answer(turn: Turn, form: OutputFormat, ask: Ask) -> AsyncGenerator[Event, None]:
     """Yield the events of an answer that is of `form`, or of its failure.
 
-    An answer that was cut short, or refused, passes as it is: its end says so.
+    An answer that was cut short, refused, or calls tools passes as it is: its end says so.
 
     Args:
         turn: what to ask, already `told`.
@@ -70,19 +79,16 @@ async def answer(turn: Turn, form: OutputFormat, ask: Ask) -> AsyncGenerator[Eve
                     case TextDelta(text=text):
                         said += text
                     case Usage():
-                        spent = event if spent is None else _sum(spent, event)
+                        spent = _sum(spent, event)
                     case Finished(reason=FinishReason.STOP):
                         break
-                    case Finished():
+                    case ToolCall() | Finished() | Failed():
                         for passed in _ending(said, spent, event):
                             yield passed
-                        return
-                    case Failed():
-                        yield event
-                        return
-                    case Started() if attempt:
-                        pass
-                    case _:
+                        if not isinstance(event, ToolCall):
+                            return
+                        said = ""
+                    case _ if not (attempt and isinstance(event, Started)):
                         yield event
         fault = answer_fault(unfenced(said), form.schema)
         if fault is None:
@@ -97,9 +103,15 @@ async def answer(turn: Turn, form: OutputFormat, ask: Ask) -> AsyncGenerator[Eve
     )
 
 
-def _ending(said: str, spent: Usage | None, end: Finished) -> list[Event]:
+def _ending(said: str, spent: Usage | None, end: Event) -> list[Event]:
     text: list[Event] = [TextDelta(said)] if said else []
-    return [*text, *([] if spent is None else [spent]), end]
+    match end:
+        case Failed():
+            return [end]
+        case Finished() if spent is not None:
+            return [*text, spent, end]
+        case _:
+            return [*text, end]
 
 
 def _again(turn: Turn, said: str, fault: str) -> Turn:
@@ -114,7 +126,9 @@ def _again(turn: Turn, said: str, fault: str) -> Turn:
     )
 
 
-def _sum(one: Usage, other: Usage) -> Usage:
+def _sum(one: Usage | None, other: Usage) -> Usage:
+    if one is None:
+        return other
     return Usage(
         one.input_tokens + other.input_tokens,
         one.output_tokens + other.output_tokens,

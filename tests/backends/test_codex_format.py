@@ -1,11 +1,10 @@
-"""What codex can hold its model to, and what it can only be asked for."""
+"""What codex can hold its model to."""
 
 from typing import Any
 
 import pytest
 
-from clinvk.backends.codex_format import check_format, output_schema, request_for
-from clinvk.errors import BadRequestError
+from clinvk.backends.codex_format import output_schema
 from clinvk.turn import OutputFormat
 
 STRING = {"type": "string"}
@@ -28,7 +27,6 @@ def test_a_strict_schema_goes_as_it_is() -> None:
     schema = {"type": "object", "properties": {"a": STRING}}
     form = OutputFormat(schema, strict=True)
     assert output_schema(form) is schema
-    assert request_for(form) is None
 
 
 @pytest.mark.parametrize(
@@ -55,9 +53,7 @@ def test_a_strict_schema_goes_as_it_is() -> None:
 )
 def test_a_schema_that_can_be_closed_is(schema: dict[str, Any], strict: dict[str, Any]) -> None:
     form = OutputFormat(schema)
-    check_format(form)
     assert output_schema(form) == strict
-    assert request_for(form) is None
 
 
 @pytest.mark.parametrize(
@@ -78,25 +74,11 @@ def test_a_schema_that_can_be_closed_is(schema: dict[str, Any], strict: dict[str
         {**closed(a=STRING), "anyOf": [closed(a=STRING)]},
     ],
 )
-def test_what_cannot_be_strict_is_asked_for_in_words(schema: dict[str, Any]) -> None:
+def test_what_cannot_be_strict_is_not_sent(schema: dict[str, Any]) -> None:
     form = OutputFormat(schema)
-    check_format(form)
     assert output_schema(form) is None
-    asked = request_for(form) or ""
-    assert asked.startswith("Your answer must be JSON alone")
-    assert ("JSON Schema" in asked) == bool(schema)
 
 
-def test_any_object_is_asked_for_in_words() -> None:
-    asked = "Your answer must be a JSON object alone: no other text, no code fence."
-    assert request_for(OutputFormat()) == asked
+def test_where_there_is_no_schema_none_is_sent() -> None:
     assert output_schema(OutputFormat()) is None
-    assert (request_for(None), output_schema(None)) == (None, None)
-    check_format(None)
-    check_format(OutputFormat())
-
-
-def test_no_schema_is_refused() -> None:
-    with pytest.raises(BadRequestError, match="'bogus'") as caught:
-        check_format(OutputFormat({"type": "bogus"}))
-    assert caught.value.param == "response_format"
+    assert output_schema(None) is None

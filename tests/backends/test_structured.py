@@ -15,6 +15,7 @@ from clinvk.events import (
     ReasoningDelta,
     Started,
     TextDelta,
+    ToolCall,
     Usage,
     check_grammar,
 )
@@ -122,3 +123,10 @@ def test_what_is_no_schema_is_refused() -> None:
     with pytest.raises(BadRequestError) as caught:
         check_format(OutputFormat({"type": "thing"}))
     assert caught.value.param == "response_format"
+
+
+async def test_what_was_said_before_a_call_comes_before_it() -> None:
+    call, end = ToolCall("c", "f", "{}"), Finished(FinishReason.TOOL_CALLS)
+    model = Model([Started("m"), TextDelta("Let me"), TextDelta(" see."), call, Usage(1, 2), end])
+    events = [event async for event in answer(told(TURN), FORM, model)]
+    assert events == [Started("m"), TextDelta("Let me see."), call, Usage(1, 2), end]

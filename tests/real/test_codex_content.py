@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from clinvk.backends.codex_format import request_for
+from clinvk.backends.structured import in_words
 from clinvk.errors import InvalidAnswerError
-from clinvk.events import Failed, Finished, FinishReason, TextDelta, ToolCall
+from clinvk.events import Failed, Finished, FinishReason, TextDelta, ToolCall, Usage
 from clinvk.turn import (
     ImagePart,
     Message,
@@ -109,11 +109,19 @@ async def test_what_codex_cannot_promise_is_asked_for_and_comes_clean(
 ) -> None:
     world.fake.answer(Reply(text=("```json\n", '{"city": "Rome"}', "\n```")))
     events = await collect(world.backend(), replace(turn("hi"), format=form))
-    content = [{"type": "input_text", "text": request_for(form)}]
-    assert world.input()[1:] == [{"type": "message", "role": "developer", "content": content}]
+    content = [{"type": "input_text", "text": in_words(form)}]
+    assert world.input()[:-1] == [{"type": "message", "role": "developer", "content": content}]
     assert "format" not in world.fake.requests[-1].body.get("text", {})
     assert [e.text for e in events if isinstance(e, TextDelta)] == ['{"city": "Rome"}']
     assert events[-1] == Finished(FinishReason.STOP)
+
+
+async def test_what_was_asked_for_and_is_wrong_is_mended_once(world: World) -> None:
+    world.fake.answer(Reply(text=("Sure!",)), Reply(text=('{"a": 1}',)))
+    events = await collect(world.backend(), replace(turn("hi"), format=OutputFormat()))
+    assert (text(events), events[-1]) == ('{"a": 1}', Finished(FinishReason.STOP))
+    assert Usage(22, 14) in events
+    assert [item["role"] for item in world.input()] == ["developer", "user", "assistant", "user"]
 
 
 @pytest.mark.parametrize("form", [OutputFormat(), OutputFormat(OPEN)])
