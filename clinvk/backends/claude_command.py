@@ -75,6 +75,7 @@ _CHAT = (
     f"--allowedTools=mcp__{claude_tools.SERVER}",
 )
 _FIXED_ENV = {
+    "CLAUDE_AGENT_SDK_DISABLE_BUILTIN_AGENTS": "1",  # or a tool named Agent brings a list of them
     "CLAUDE_AGENT_SDK_MCP_NO_PREFIX": "1",  # the caller's tools keep their names
     "CLAUDE_CODE_DISABLE_ATTACHMENTS": "1",  # or `@path` in a text reads that file
     "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
@@ -85,6 +86,7 @@ _FIXED_ENV = {
     "CLAUDE_CODE_DISABLE_REFUSAL_FALLBACK": "1",
     # or the CLI refuses by its own guess of a model's window, or shortens the conversation
     "DISABLE_COMPACT": "1",
+    "ENABLE_TOOL_SEARCH": "false",  # or tools may be hidden until the model searches for them
     "CLAUDE_CODE_MAX_CONTEXT_TOKENS": "1000000000",
 }
 _EFFORTS = {

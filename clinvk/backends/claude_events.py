@@ -191,7 +191,9 @@ class ClaudeParser:
                     param="response_format",
                 )
             )
-        if missing := self._offer.tools - offered:
+        # The CLI lists a tool named Agent as Task, its name of old, and offers it as it is.
+        renamed = {"Agent"} if "Task" in offered else set()
+        if missing := self._offer.tools - offered - renamed:
             names = ", ".join(sorted(missing))
             return _failed(CliProtocolError(f"claude left out tools that it was given: {names}"))
         return []

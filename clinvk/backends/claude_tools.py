@@ -22,6 +22,7 @@ MAX_DESCRIPTION = 2048  # in units of UTF-16
 Definition = dict[str, Any]
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+_KEPT = {"ToolSearch"}  # left out of every request, without a word
 _METHOD_NOT_FOUND = -32601
 
 
@@ -40,6 +41,11 @@ def check(turn: Turn) -> None:
         if not _NAME.fullmatch(tool.name):
             raise BadRequestError(
                 f"{tool.name!r} is no name for a tool; use up to 128 of a-z, A-Z, 0-9, _ and -",
+                param=f"{param}.name",
+            )
+        if tool.name in _KEPT:
+            raise BadRequestError(
+                f"Claude Code keeps the name {tool.name!r} for itself; rename the tool",
                 param=f"{param}.name",
             )
         if tool.name in names[:at]:
@@ -109,7 +115,7 @@ def _definition(tool: ToolSpec) -> Definition:
         "name": tool.name,
         "description": description,
         "inputSchema": schema,
-        # or a user's setting may hide tools until the model searches for them
+        # or a setting of the user's hides tools until the model searches for them
         "_meta": {"anthropic/alwaysLoad": True},
     }
 

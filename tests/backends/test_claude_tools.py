@@ -195,7 +195,7 @@ def test_other_users_lines_say_nothing() -> None:
         assert feed(JSON, *answer, said) == [TextDelta("{}")]
 
 
-@pytest.mark.parametrize("name", ["a.b", "", "x" * 129, "é", "a b"])
+@pytest.mark.parametrize("name", ["a.b", "", "x" * 129, "é", "a b", "ToolSearch"])
 def test_names_that_the_api_cannot_take_are_refused(name: str) -> None:
     assert refusal(turn(ToolSpec("ok"), ToolSpec(name))).param == "tools[1].function.name"
 

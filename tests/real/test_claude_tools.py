@@ -120,13 +120,28 @@ async def test_results_go_back_as_results(world: World) -> None:
     assert len(world.fake.turns) == 1
 
 
-async def test_a_tool_named_as_the_agents_own_is_the_callers(world: World) -> None:
-    names = ("Bash", "Read", "Task", "WebFetch", "mcp__x__y", "mcp__z", "StructuredOutput")
+AGENTS_OWN = (
+    *("Agent", "AskUserQuestion", "Bash", "BashOutput", "CronCreate", "Edit", "EnterPlanMode"),
+    *("EnterWorktree", "ExitPlanMode", "Glob", "Grep", "LSP", "ListMcpResourcesTool", "Monitor"),
+    *("NotebookEdit", "Read", "SendMessage", "SendUserMessage", "Skill", "SlashCommand"),
+    *("StructuredOutput", "Task", "TaskCreate", "TaskList", "TaskOutput", "TaskUpdate"),
+    *("TodoWrite", "WebFetch", "WebSearch", "Workflow", "Write", "mcp__x__y"),
+    "mcp__z",
+)
+
+
+async def test_tools_named_as_the_agents_own_are_the_callers(world: World) -> None:
     canary = world.home / "canary"
     world.fake.answer(Reply(tool_calls=(("Bash", {"command": f"touch {canary}"}),)), Reply())
-    events = await run(world.backend(), turn("hi", tools=tuple(map(ToolSpec, names))))
+    conversation = [said(role, "x") for _ in range(12) for role in ("user", "assistant")]
+    asked = turn(*conversation, "hi", tools=tuple(map(ToolSpec, AGENTS_OWN)))
+    events = await run(world.backend(), asked)
     assert calls(events) == [("Bash", f'{{"command": "touch {canary}"}}')]
-    assert set(tools(world)) == set(names)
+    assert set(tools(world)) == set(AGENTS_OWN)
+    assert {tuple(sorted(tool)) for tool in tools(world).values()} == {
+        ("description", "input_schema", "name")
+    }
+    assert world.asked() == [*((m.role.value, ["x"]) for m in conversation), ("user", ["hi"])]
     assert not canary.exists()
     assert len(world.fake.turns) == 1
 
