@@ -11,18 +11,24 @@ from typing import Any
 
 from clinvk.backends.claude_tools import ANSWER_TOOL
 from clinvk.events import Event, ReasoningDelta, TextDelta, ToolCall
+from clinvk.turn import OutputFormat
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
     """What the model may do beside talking: call `tools`, several at once if `parallel`.
 
-    If `structured`, the answer must be JSON.
+    With a `form` the answer must be JSON of it.
     """
 
     tools: frozenset[str] = frozenset()
     parallel: bool = True
-    structured: bool = False
+    form: OutputFormat | None = None
+
+    @property
+    def structured(self) -> bool:
+        """Whether the answer must be JSON."""
+        return self.form is not None
 
 
 @dataclass(slots=True)

@@ -19,10 +19,12 @@ from clinvk.errors import (
     BadRequestError,
     ClinvkError,
     CliProtocolError,
+    InvalidAnswerError,
     UpstreamError,
     UpstreamUnreachableError,
 )
 from clinvk.events import Event, Failed, Finished, FinishReason, Started, Usage
+from clinvk.schema import AnswerCheck
 
 # A tool_use stop without a call of an offered tool is one the model made up: nothing is called.
 _REASONS = {
@@ -63,6 +65,7 @@ class ClaudeParser:
         self._clock = clock
         self._started = False
         self._blocks = Blocks(offer)
+        self._check = None if offer.form is None else AnswerCheck(offer.form)
         self._earlier = Usage(0, 0)
         self._usage: dict[str, Any] = {}
         self._thinking_tokens = 0
@@ -97,6 +100,8 @@ class ClaudeParser:
             case other:
                 _log.debug("skipped a message of type %r", other)
                 events = []
+        if self._check is not None:
+            events = list(map(self._check.feed, events))
         self.ended = any(isinstance(event, Finished | Failed) for event in events)
         return events
 
@@ -140,7 +145,7 @@ class ClaudeParser:
     def _go_on(self, stop: str) -> list[Event]:
         """Wait for what the CLI makes of a message that ought to hold JSON."""
         if stop == "tool_use" and self._blocks.answer_id is None:
-            return _failed(UpstreamError("claude called no tool of yours, and gave no JSON"))
+            return _failed(InvalidAnswerError("claude called no tool of yours, and gave no JSON"))
         self._earlier = self._counted()
         self._usage, self._thinking_tokens = {}, 0
         self._blocks.spoke = self._blocks.answer_id is not None
@@ -153,7 +158,7 @@ class ClaudeParser:
         for block in map(_mapping, message["content"]):
             if block.get("tool_use_id") == self._blocks.answer_id and block.get("is_error"):
                 said = f"claude's JSON is not of the form asked for: {block.get('content')}"
-                return _failed(UpstreamError(said))
+                return _failed(InvalidAnswerError(said))
         return []
 
     def _counted(self) -> Usage:
@@ -224,7 +229,7 @@ class ClaudeParser:
             if self._blocks.answer_id is not None:
                 return [self._counted(), Finished(FinishReason.STOP)]
             said = f"claude answered in words, not in JSON: {_result_text(message)[:SHOWN_TEXT]}"
-            return _failed(UpstreamError(said))
+            return _failed(InvalidAnswerError(said))
         status, reason = message.get("api_error_status"), message.get("terminal_reason")
         resets_in_s = None if self._resets_at is None else self._resets_at - self._clock()
         complaint = Complaint(

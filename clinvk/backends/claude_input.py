@@ -50,7 +50,7 @@ class Script:
     """A turn for the CLI.
 
     The system text, what was said before, and the line that asks; the definitions of the tools,
-    and the schema of the answer.
+    and the schema of the answer; and what the model may do beside talking.
     """
 
     instructions: str
@@ -58,13 +58,7 @@ class Script:
     query: Line
     tools: tuple[claude_tools.Definition, ...] = ()
     schema: claude_schema.Schema | None = None
-    parallel: bool = True
-
-    @property
-    def offer(self) -> Offer:
-        """What the model may do beside talking."""
-        names = frozenset(tool["name"] for tool in self.tools)
-        return Offer(names, self.parallel, self.schema is not None)
+    offer: Offer = Offer()  # noqa: RUF009 - it is frozen
 
 
 def check(turn: Turn) -> None:
@@ -111,7 +105,9 @@ def script(turn: Turn) -> Script:
         query = _user_line([], asks=True)
     asked = None if turn.format is None else claude_schema.answer(turn.format.schema, "")
     tools = claude_tools.offered(turn)
-    return Script(_instructions(turn), tuple(history), query, tools, asked, turn.parallel_calls)
+    names = frozenset(tool["name"] for tool in tools)
+    offer = Offer(names, turn.parallel_calls, turn.format)
+    return Script(_instructions(turn), tuple(history), query, tools, asked, offer)
 
 
 def _instructions(turn: Turn) -> str:

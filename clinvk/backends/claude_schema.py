@@ -14,12 +14,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from clinvk.errors import BadRequestError
+from clinvk.schema import schema_fault
 
 Schema = dict[str, Any]
 
-MAX_DEPTH = 100
 _KEY = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
-_TYPES = {"array", "boolean", "integer", "null", "number", "object", "string"}
 _ALTERNATIVES = ("anyOf", "oneOf", "allOf")
 _MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
@@ -70,7 +69,8 @@ def answer(schema: Schema | None, param: str) -> Schema:
 
 def _rooted(schema: Schema, param: str) -> Schema:
     """Check a schema and return it with `type: object` at its root."""
-    _check(schema, param, "the schema", 0)
+    if fault := schema_fault(schema):
+        raise BadRequestError(f"the schema is no JSON Schema: {fault}", param=param)
     found = _resolved(schema)
     if found.get("type", "object") != "object":
         raise BadRequestError(
@@ -98,42 +98,17 @@ def _resolved(schema: Schema) -> Schema:
     """Put the definition that the root refers to in its place."""
     match str(schema.get("$ref")).split("/"):
         case ["#", "$defs" | "definitions" as where, name]:
-            target = schema.get(where, {}).get(name)
+            target = schema[where][name]
             if isinstance(target, dict):
                 return {**{k: v for k, v in schema.items() if k != "$ref"}, **target}
     return schema
 
 
-def _check(schema: object, param: str, where: str, depth: int) -> None:
-    if isinstance(schema, bool) and depth:
-        return
-    if not isinstance(schema, dict):
-        raise BadRequestError(f"{where} is no JSON Schema: it must be an object", param=param)
-    if depth > MAX_DEPTH:
-        raise BadRequestError(f"{where} is more than {MAX_DEPTH} levels deep", param=param)
-    if "type" in schema and not _is_type(schema["type"]):
-        raise BadRequestError(f"{where} has no valid type: {schema['type']!r}", param=param)
-    for name in _MAPS:
-        if not isinstance(schema.get(name, {}), dict):
-            raise BadRequestError(f"{name!r} in {where} must be an object", param=param)
-    for name in (*_LISTS, "enum", "required"):
-        if not isinstance(schema.get(name, []), list):
-            raise BadRequestError(f"{name!r} in {where} must be a list", param=param)
-    if not all(isinstance(name, str) for name in schema.get("required", [])):
-        raise BadRequestError(f"'required' in {where} must be a list of names", param=param)
-    for name, part in _parts(schema):
-        _check(part, param, repr(name), depth + 1)
-
-
-def _is_type(value: object) -> bool:
-    names = value if isinstance(value, list) else [value]
-    return all(isinstance(name, str) and name in _TYPES for name in names)
-
-
 def _parts(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Give the schemas right below one, each with its name."""
     for name in _MAPS:
-        yield from schema.get(name, {}).items()
+        if isinstance(schema.get(name), dict):
+            yield from schema[name].items()
     for name in (*_LISTS, *_SINGLES):
         if name in schema:
             parts = schema[name] if isinstance(schema[name], list) else [schema[name]]
@@ -162,7 +137,7 @@ def _told(schema: Any) -> Any:  # noqa: ANN401 - JSON
     found = {name: value for name, value in schema.items() if name in _CHECKED}
     found.pop("$schema", None)
     for name in _MAPS:
-        if name in found:
+        if isinstance(found.get(name), dict):
             found[name] = {key: _told(value) for key, value in found[name].items()}
     for name in (*_LISTS, *_SINGLES):
         if name in found:

@@ -8,7 +8,7 @@ import pytest
 from clinvk.backends import claude_input, claude_schema, claude_tools
 from clinvk.backends.claude_blocks import Offer
 from clinvk.backends.claude_events import ClaudeParser
-from clinvk.errors import BadRequestError, CliProtocolError, UpstreamError
+from clinvk.errors import BadRequestError, CliProtocolError, InvalidAnswerError, UpstreamError
 from clinvk.events import (
     Event,
     Failed,
@@ -33,7 +33,8 @@ from clinvk.turn import (
 from tests.backends.test_claude import OPUS, failure, replay, stream
 
 TOOLS = Offer(frozenset({"get_weather", "now"}))
-JSON = Offer(structured=True)
+SCHEMA = {"type": "object", "properties": {"answer": {"type": "string", "format": "date"}}}
+JSON = Offer(form=OutputFormat(SCHEMA))
 ASKED = (Message(Role.USER, (TextPart("hi"),)),)
 
 
@@ -141,14 +142,25 @@ def test_json_is_the_answer_and_words_are_not() -> None:
 def test_json_that_the_cli_refuses_is_a_failure() -> None:
     parser = ClaudeParser(0, JSON)
     failed = failure("json_other_form", parser)
-    assert type(failed) is UpstreamError
+    assert type(failed) is InvalidAnswerError
     assert "must have required property 'answer'" in failed.message
     assert not parser.may_linger
 
 
+def test_what_the_clis_check_does_not_know_is_checked_too() -> None:
+    schema = {"properties": {"answer": {"prefixItems": [{"type": "string"}]}}}
+    parser = ClaudeParser(0, Offer(form=OutputFormat(schema)))
+    messages = [*block('{"answer": [1]}', name="StructuredOutput"), stop()]
+    messages.append({"type": "result", "is_error": False})
+    last = [event for message in messages for event in parser.feed(message)][-1]
+    assert isinstance(last, Failed)
+    assert isinstance(last.error, InvalidAnswerError)
+    assert parser.ended
+
+
 def test_words_alone_are_a_failure() -> None:
     failed = failure("json_words", ClaudeParser(0, JSON))
-    assert type(failed) is UpstreamError
+    assert type(failed) is InvalidAnswerError
     assert "Hello from the fake." in failed.message
 
 
@@ -210,8 +222,8 @@ BAD_SCHEMAS: tuple[dict[str, Any], ...] = (
     {"type": "array"},
     {"type": "objct"},
     {"type": ["object", "null"]},
-    {"anyOf": []},
-    {"type": "object", "oneOf": []},
+    {"anyOf": [{}]},
+    {"type": "object", "oneOf": [{}]},
     {"$ref": "#/$defs/A", "$defs": {"A": {"type": "string"}}},
     {"properties": []},
     {"properties": {"a": 3}},
@@ -234,9 +246,9 @@ def test_schemas_that_are_none_are_refused(schema: dict[str, Any]) -> None:
 
 def test_a_schema_too_deep_is_refused() -> None:
     schema: dict[str, Any] = {}
-    for _ in range(claude_schema.MAX_DEPTH + 1):
+    for _ in range(200):
         schema = {"properties": {"a": schema}}
-    assert "levels deep" in refusal(turn(ToolSpec("f", parameters=schema))).message
+    assert "too deep" in refusal(turn(ToolSpec("f", parameters=schema))).message
 
 
 def test_a_value_that_the_cli_would_rewrite_is_refused() -> None:
@@ -275,12 +287,13 @@ def test_schemas_are_given_an_object_at_the_root() -> None:
     }
     referring = {"$ref": "#/definitions/A", "definitions": {"A": {"properties": {"x": {}}}}}
     assert claude_schema.parameters(referring, "p")["properties"] == {"x": {}}
-    assert claude_schema.answer({"$ref": "#/$defs/none"}, "p")["type"] == "object"
+    closed = {"$ref": "#/$defs/A", "$defs": {"A": False}}
+    assert claude_schema.answer(closed, "p") == {"type": "object", **closed}
 
 
 def test_what_the_check_does_not_know_is_told_in_the_description() -> None:
     schema = {
-        "$schema": "x",
+        "$schema": "http://json-schema.org/draft-07/schema#",
         "properties": {
             "a": {"items": [{"format": "uri"}, True]},
             "b": {"description": "B", "x-note": "é"},
