@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft4Validator, Draft7Validator, Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 from jsonschema.protocols import Validator
 from jsonschema.validators import validator_for
@@ -30,11 +30,8 @@ def schema_fault(schema: dict[str, Any]) -> str | None:
     """Return what keeps `schema` from being a JSON Schema, or None."""
     if not isinstance(schema.get("$schema", ""), str):
         return "its $schema is not a string"
-    kind = validator_for(schema, default=Draft202012Validator)
     try:
-        meta = validator_for(kind.META_SCHEMA, default=Draft202012Validator)
-        # Not `check_schema`, which takes a pattern for wrong that Python's `re` cannot read.
-        if error := best_match(meta(kind.META_SCHEMA).iter_errors(schema)):
+        if error := _kind(schema)[1]:
             return _said(error)
         resource = Resource.from_contents(schema, default_specification=DRAFT202012)
         resolver = Registry[Any]().with_resource("", resource).resolver()
@@ -99,9 +96,30 @@ def unfenced(text: str) -> str:
 
 
 def _validator(schema: dict[str, Any]) -> Validator:
-    kind = validator_for(schema, default=Draft202012Validator)
+    kind, _ = _kind(schema)
     # A registry of our own: the default one fetches what a reference names.
     return kind(schema, registry=Registry())
+
+
+def _kind(schema: dict[str, Any]) -> tuple[type[Validator], ValidationError | None]:
+    """The draft that a schema is of, and what is wrong with it.
+
+    One that names no draft is of the newest that takes it: many tools still write older ones.
+    """
+    named: type[Validator] = validator_for(schema, default=Draft202012Validator)
+    kinds: list[type[Validator]] = (
+        [named] if "$schema" in schema else [named, Draft7Validator, Draft4Validator]
+    )
+    errors = [_error(kind, schema) for kind in kinds]
+    at = errors.index(None) if None in errors else 0
+    return kinds[at], errors[at]
+
+
+def _error(kind: type[Validator], schema: dict[str, Any]) -> ValidationError | None:
+    meta = validator_for(kind.META_SCHEMA, default=Draft202012Validator)(kind.META_SCHEMA)
+    # Not `check_schema`, which takes a pattern for wrong that Python's `re` cannot read.
+    found: ValidationError | None = best_match(meta.iter_errors(schema))
+    return found
 
 
 def _references(node: object) -> Iterator[str]:

@@ -31,6 +31,8 @@ for _ in range(2000):
         {"$ref": "#/$defs/A", "$defs": {"A": {"properties": {"a": {"$ref": "#/$defs/A"}}}}},
         {"$schema": "http://json-schema.org/draft-07/schema#", "items": [{"type": "string"}]},
         {"$schema": "urn:unheard-of", "type": "object"},
+        {"type": "array", "items": [{"type": "string"}]},
+        {"type": "integer", "minimum": 0, "exclusiveMinimum": True},
         {"type": "string", "pattern": r"^\p{L}+$"},
     ],
 )
@@ -66,6 +68,8 @@ def test_what_is_no_schema_is_told(schema: dict[str, Any], said: str) -> None:
         ("[]", None, "it is not a JSON object"),
         ("[" * 100_000, None, "too deep"),
         ("{}", {"$ref": "#"}, "too deep"),
+        ("0", {"minimum": 0, "exclusiveMinimum": True}, "0 is less than or equal to"),
+        ("[1]", {"items": [{"type": "string"}]}, "1 is not of type 'string' (at $[0])"),
         ('"a"', {"pattern": r"^\p{L}+$"}, None),
         (f'"{"x" * 1000}"', {"type": "object"}, "…"),
     ],

@@ -132,14 +132,25 @@ def _plain(schema: object) -> Any:  # noqa: ANN401 - JSON
             plain[key] = [_plain(inner) for inner in value]
         elif key in _SINGLE and isinstance(value, dict):
             plain[key] = _plain(value)
-        elif key == "items" and value is True:
-            plain[key] = {}
         elif key == "const":
             plain["enum"] = [value]
+        elif key == "minItems":
+            plain[key] = int(value)
         else:
             plain[key] = value
     values = plain.get("enum")
     if isinstance(values, list) and "type" not in plain:
         kinds = sorted({_TYPES[type(value)] for value in values})
         plain["type"] = kinds[0] if len(kinds) == 1 else kinds
+    if "items" in plain or "prefixItems" in plain or "array" in plain.get("type", ()):
+        plain["items"] = _items(plain.pop("prefixItems", None), plain.get("items", True))
     return plain
+
+
+def _items(first: list[Item] | None, rest: object) -> Item:
+    """What an array has in it: codex knows no tuples, in neither of their two spellings."""
+    if isinstance(rest, list):
+        first, rest = [_plain(inner) for inner in rest], True
+    if first:
+        return {"anyOf": first} if len(first) > 1 else first[0]
+    return rest if isinstance(rest, dict) else {}

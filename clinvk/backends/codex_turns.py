@@ -13,17 +13,19 @@ from clinvk.backends.codex_home import OWN_PROVIDER
 from clinvk.backends.codex_items import items
 from clinvk.backends.codex_server import AppServer, Thread
 from clinvk.backends.codex_tools import dynamic_tools
-from clinvk.errors import CliProtocolError, UnavailableError
+from clinvk.errors import BadRequestError, CliProtocolError, UnavailableError
 from clinvk.procs.rpc import RpcError
 from clinvk.turn import Turn
 
 BEGIN_S = 30.0
+_TOOL_REFUSED = "dynamic tool"
 
 
 async def begin(server: AppServer, turn: Turn, model: str | None) -> Thread:
     """Return the thread whose turn has begun; `leave` it when done.
 
     Raises:
+        BadRequestError: if it refused the caller's tools.
         CliCrashedError: if the server ended before the turn had begun.
         CliProtocolError: if it did not begin it in time, or not as expected.
         UnavailableError: if it would not, for instance for its configuration.
@@ -46,6 +48,8 @@ async def begin(server: AppServer, turn: Turn, model: str | None) -> Thread:
         if thread is not None:
             server.leave(thread, done=False)
         match exc:
+            case RpcError(message=said) if said.lower().startswith(_TOOL_REFUSED):
+                raise BadRequestError(f"codex refused the tools: {said}", param="tools") from exc
             case RpcError():
                 raise UnavailableError(f"codex would not start the turn: {exc.message}") from exc
             case TimeoutError():

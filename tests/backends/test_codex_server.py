@@ -15,7 +15,13 @@ from clinvk.backends import codex_server, codex_turns
 from clinvk.backends.base import State
 from clinvk.backends.codex import CodexBackend
 from clinvk.config import CodexConfig
-from clinvk.errors import CliCrashedError, ClinvkError, CliProtocolError, UnavailableError
+from clinvk.errors import (
+    BadRequestError,
+    CliCrashedError,
+    ClinvkError,
+    CliProtocolError,
+    UnavailableError,
+)
 from clinvk.events import Event, TextDelta, check_grammar
 from clinvk.procs.supervisor import Supervisor
 from clinvk.turn import Message, Role, TextPart, Turn
@@ -57,6 +63,11 @@ async def run(codex: CodexBackend) -> list[Event]:
     [
         ("hates", CliProtocolError, "codex refused the handshake: too old"),
         ("refuses", UnavailableError, "codex would not start the turn: no such thing"),
+        (
+            "picky",
+            BadRequestError,
+            "codex refused the tools: dynamic tool name is reserved: f",
+        ),
         ("vague", CliProtocolError, "codex started a turn in a way unknown here"),
         (
             "dies",

@@ -116,7 +116,23 @@ STRING = {"type": "string"}
             {"a": {"anyOf": [{"const": "x"}, STRING]}},
             {"a": {"anyOf": [{"type": "string", "enum": ["x"]}, STRING]}},
         ),
-        ({"const": STRING, "enum": STRING}, {"const": STRING, "enum": STRING}),
+        ({"a": {"type": "array"}}, {"a": {"type": "array", "items": {}}}),
+        ({"a": {"type": ["array", "null"]}}, {"a": {"type": ["array", "null"], "items": {}}}),
+        (
+            {"a": {"type": "array", "prefixItems": [STRING, {"const": 1}], "minItems": 2.0}},
+            {
+                "a": {
+                    "type": "array",
+                    "items": {"anyOf": [STRING, {"type": "integer", "enum": [1]}]},
+                    "minItems": 2,
+                }
+            },
+        ),
+        ({"a": {"type": "array", "items": [STRING]}}, {"a": {"type": "array", "items": STRING}}),
+        (
+            {"const": STRING, "enum": STRING, "items": STRING},
+            {"const": STRING, "enum": STRING, "items": STRING},
+        ),
     ],
 )
 def test_what_codex_would_make_wrong_is_said_in_its_terms(

@@ -24,6 +24,9 @@ def start_turn(number: int) -> None:
     if MODE == "refuses":
         say(id=number, error={"code": -32600, "message": "no such thing"})
         return
+    if MODE == "picky":
+        say(id=number, error={"code": -32600, "message": "dynamic tool name is reserved: f"})
+        return
     say(id=number, result={"turn": {"id": "u"}})
     if MODE == "dies":
         sys.stderr.write("out of coffee\n")
