@@ -69,6 +69,13 @@ async def test_images_arrive_as_images_in_their_place(world: World, model: str) 
     assert [part["text"] for part in content if part["type"] == "input_text"] == ["one", "two"]
 
 
+async def test_an_image_that_cannot_be_read_becomes_a_text_that_says_so(world: World) -> None:
+    broken = image("png", "iVBORw0KGgoAAAANSUhEUgAA")
+    await collect(world.backend(), turn(Message(Role.USER, (broken,))))
+    said = "image content omitted because it could not be processed"
+    assert world.input()[-1]["content"] == [{"type": "input_text", "text": said}]
+
+
 async def test_images_in_a_tools_result_arrive(world: World) -> None:
     history = (
         Message(Role.USER, (TextPart("q"),)),

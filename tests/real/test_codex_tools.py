@@ -112,6 +112,34 @@ async def test_the_model_is_offered_the_tools_and_nothing_else(
     assert (world.fake.other, len(world.fake.requests)) == ([], 1)
 
 
+async def test_of_a_schema_the_outlines_arrive_and_nothing_wrong(world: World) -> None:
+    properties: dict[str, Any] = {
+        "id": {"type": "integer", "minimum": 1, "description": "d"},
+        "kind": {"const": 5},
+        "any": True,
+        "list": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/A"}},
+        "pair": {"type": "array", "prefixItems": [{"type": "string"}, {"type": "number"}]},
+        "either": {"anyOf": [{"type": "string", "pattern": "^a"}, {"type": "null"}]},
+        "map": {"type": "object", "additionalProperties": {"type": "string"}},
+    }
+    defs = {"A": {"type": "object", "properties": {"a": {"$ref": "#/$defs/A"}}}}
+    schema = {"type": "object", "properties": properties, "required": ["id"], "$defs": defs}
+    await collect(world.backend(), asked(tools=(ToolSpec("f", None, schema),)))
+    [tool] = offered(world.fake.requests[-1].body)
+    assert tool["parameters"] == {
+        **schema,
+        "properties": {
+            **properties,
+            "id": {"type": "integer", "description": "d"},
+            "kind": {"type": "integer", "enum": [5]},
+            "any": {},
+            "pair": {"type": "array", "items": {"anyOf": properties["pair"]["prefixItems"]}},
+            "either": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+            "map": {"type": "object", "properties": {}, "additionalProperties": {"type": "string"}},
+        },
+    }
+
+
 async def test_one_tool_costs_no_more_than_itself(world: World) -> None:
     backend = world.backend()
     await collect(backend, asked(tools=()))
