@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dotenv import dotenv_values
+
 from clinvk.procs import scratch
 
 CREDENTIALS = ("oauth_creds.json", "google_accounts.json", "gemini-credentials.json")
@@ -174,28 +176,13 @@ def _settings(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-_ASSIGNMENT = re.compile(
-    r"""^[ \t]*(?:export[ \t]+)?([A-Za-z_][\w.-]*)[ \t]*=[ \t]*"""
-    r"""('[^']*'|"(?:\\.|[^"\\])*"|`[^`]*`|[^\n#]*)""",
-    re.MULTILINE,
-)
-
-
 def _dotenv(path: Path) -> dict[str, str]:
-    """The assignments of a .env file, read as the dotenv package of gemini reads them."""
+    """The assignments of a .env file; anything unreadable is empty."""
     try:
-        text = path.read_text("utf-8")
+        found = dotenv_values(path, interpolate=False)
     except (OSError, UnicodeDecodeError):
         return {}
-    found: dict[str, str] = {}
-    for name, raw in _ASSIGNMENT.findall(text):
-        value = raw.strip()
-        if value[:1] in {"'", '"', "`"} and value[-1:] == value[:1] and len(value) > 1:
-            quote, value = value[0], value[1:-1]
-            if quote == '"':
-                value = value.replace("\\n", "\n").replace("\\r", "\r")
-        found[name] = value
-    return found
+    return {name: value for name, value in found.items() if value is not None}
 
 
 class Home:
