@@ -1,22 +1,22 @@
 """A stand-in for Google's login and for the API that a login with Google uses.
 
 gemini asks fixed https addresses there. They are reached through a proxy on loopback, which leads
-every address to this fake; the certificate in google.pem, trusted by the child alone, makes it
-googleapis.com.
+every address to this fake; a certificate made for the occasion, whose authority the child alone
+trusts, makes it googleapis.com.
 """
 
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any
 
+import trustme
 from aiohttp import web
 
 from tests.fakes.gemini import FakeGemini
 
-CERTIFICATE = Path(__file__).parent / "google.pem"
+HOSTS = ("googleapis.com", "*.googleapis.com")
 
 
 class FakeGoogle(FakeGemini):
@@ -27,6 +27,8 @@ class FakeGoogle(FakeGemini):
     def __init__(self) -> None:
         super().__init__()
         self.proxy = ""
+        self._authority = trustme.CA()
+        self._trusted = ""
 
     @property
     def env(self) -> dict[str, str]:
@@ -34,7 +36,7 @@ class FakeGoogle(FakeGemini):
         return {
             "HTTPS_PROXY": self.proxy,
             "NO_PROXY": "127.0.0.1",
-            "NODE_EXTRA_CA_CERTS": str(CERTIFICATE),
+            "NODE_EXTRA_CA_CERTS": self._trusted,
         }
 
     def add_routes(self, app: web.Application) -> None:
@@ -74,7 +76,7 @@ class FakeGoogle(FakeGemini):
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(CERTIFICATE)
+        self._authority.issue_cert(*HOSTS).configure_cert(context)
         await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
         port = runner.addresses[0][1]
 
@@ -89,7 +91,8 @@ class FakeGoogle(FakeGemini):
         proxy = await asyncio.start_server(tunnel, "127.0.0.1", 0)
         self.proxy = f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
         try:
-            yield self
+            with self._authority.cert_pem.tempfile() as self._trusted:
+                yield self
         finally:
             self.release.set()
             proxy.close()
