@@ -115,14 +115,6 @@ class TooLargeError(ClinvkError):
     code = "request_too_large"
 
 
-class UnsupportedMediaTypeError(ClinvkError):
-    """The body is not declared as JSON."""
-
-    status = 415
-    type = "invalid_request_error"
-    code = "unsupported_media_type"
-
-
 class BusyError(ClinvkError):
     """All turns and all places in the queue of a backend are taken."""
 

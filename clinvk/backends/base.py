@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from clinvk.errors import NotInstalledError
+from clinvk.errors import CliCrashedError, ClinvkError, NotInstalledError
 from clinvk.events import Event
+from clinvk.procs.pool import StartBackoffError
 from clinvk.turn import Turn
 
 
@@ -76,6 +77,13 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Begin to stop every process; the supervisor awaits their end."""
+
+
+def start_failure(exc: StartBackoffError) -> ClinvkError:
+    """Return what the last start of a server failed with, and when the next may be tried."""
+    cause = exc.cause
+    kind = type(cause) if isinstance(cause, ClinvkError) else CliCrashedError
+    return kind(str(cause), retry_after_s=exc.retry_after_s)
 
 
 def find_program(command: Sequence[str], env: Mapping[str, str]) -> str | None:

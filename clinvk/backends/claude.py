@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -144,7 +145,9 @@ class ClaudeBackend:
             child = await process.start(
                 self._supervisor, Command(argv, env, _working_folder(folder))
             )
-            self._supervisor.start(lambda: _remove_after(child, folder))
+            self._supervisor.start(
+                lambda: process.when_stopped(child, partial(scratch.remove, folder))
+            )
         except ProcessStartError as exc:
             scratch.remove(folder)
             raise CliCrashedError(f"{program[0]!r} could not be started: {exc}") from exc
@@ -190,12 +193,3 @@ def _logged_in(status: str) -> bool | None:
         return None
     logged_in = found.get("loggedIn") if isinstance(found, dict) else None
     return logged_in if isinstance(logged_in, bool) else None
-
-
-async def _remove_after(child: Process, folder: Path) -> None:
-    try:
-        await child.stopped()
-    finally:
-        with anyio.CancelScope(shield=True):
-            await child.stopped()
-        scratch.remove(folder)

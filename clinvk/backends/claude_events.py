@@ -9,7 +9,6 @@ for does the turn go on to the result: the CLI checks the JSON, and asks once mo
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from typing import Any
 
 from clinvk.backends.claude_blocks import Blocks, Offer
@@ -173,7 +172,7 @@ class ClaudeParser:
             # The API counts thinking as it goes, a little roughly; the sum is exact.
             reasoning_tokens=min(self._thinking_tokens, output),
         )
-        return _sum(self._earlier, message)
+        return self._earlier + message
 
     def _system(self, message: Mapping[str, Any]) -> list[Event]:
         match message.get("subtype"):
@@ -244,11 +243,6 @@ class ClaudeParser:
 
 def _failed(error: ClinvkError) -> list[Event]:
     return [Failed(error)]
-
-
-def _sum(first: Usage, second: Usage) -> Usage:
-    counts = [field.name for field in fields(Usage) if field.name != "estimated"]
-    return Usage(**{name: getattr(first, name) + getattr(second, name) for name in counts})
 
 
 def _result_text(message: Mapping[str, Any]) -> str:

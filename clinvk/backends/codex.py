@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 
 from clinvk.backends import codex_home, structured
-from clinvk.backends.base import Health, State, find_program, require_program
+from clinvk.backends.base import Health, State, find_program, require_program, start_failure
 from clinvk.backends.codex_calls import Calls
 from clinvk.backends.codex_catalog import Catalog
 from clinvk.backends.codex_errors import LOGIN
@@ -26,7 +26,7 @@ from clinvk.backends.codex_stderr import LOG_FILTER
 from clinvk.backends.codex_tools import check_tools, inner_name, offered
 from clinvk.backends.codex_turns import begin
 from clinvk.config import CodexConfig
-from clinvk.errors import CliCrashedError, ClinvkError, NotInstalledError, RateLimitedError
+from clinvk.errors import CliCrashedError, NotInstalledError, RateLimitedError
 from clinvk.events import Event, Failed
 from clinvk.procs.capture import Captured, capture
 from clinvk.procs.environment import child_environment
@@ -113,7 +113,7 @@ class CodexBackend:
         try:
             await self._pool.warm()
         except StartBackoffError as exc:
-            raise _again(exc) from exc
+            raise start_failure(exc) from exc
 
     def close(self) -> None:
         """Begin to stop the server."""
@@ -182,7 +182,7 @@ class CodexBackend:
             async with self._pool.lease() as server:
                 yield server
         except StartBackoffError as exc:
-            raise _again(exc) from exc
+            raise start_failure(exc) from exc
 
     async def _start(self) -> AppServer:
         setup = self._setup()
@@ -286,10 +286,3 @@ def _login_fault(setup: _Setup, status: Captured) -> tuple[str, str] | None:
     if setup.env.get("OPENAI_API_KEY") or os.environ.get("OPENAI_API_KEY"):
         return "codex is not logged in; it does not use OPENAI_API_KEY by itself", LOGIN_BY_KEY
     return "codex is not logged in", LOGIN
-
-
-def _again(exc: StartBackoffError) -> ClinvkError:
-    """What the last start failed with, and when the next may be tried."""
-    cause = exc.cause
-    kind = type(cause) if isinstance(cause, ClinvkError) else CliCrashedError
-    return kind(str(cause), retry_after_s=exc.retry_after_s)

@@ -1,7 +1,6 @@
 """The notifications of one codex turn as events: pure, fed one message at a time."""
 
 import logging
-from dataclasses import replace
 from typing import Any
 
 from clinvk.backends.codex_calls import Calls
@@ -187,16 +186,7 @@ def _counts(tokens: dict[str, Any]) -> Usage | None:
 
 
 def _sum(before: Usage | None, last: Usage | None) -> Usage | None:
-    if before is None or last is None:
-        return before or last
-    return replace(
-        before,
-        input_tokens=before.input_tokens + last.input_tokens,
-        output_tokens=before.output_tokens + last.output_tokens,
-        cached_tokens=before.cached_tokens + last.cached_tokens,
-        cache_write_tokens=before.cache_write_tokens + last.cache_write_tokens,
-        reasoning_tokens=before.reasoning_tokens + last.reasoning_tokens,
-    )
+    return before or last if before is None or last is None else before + last
 
 
 def _table(value: object) -> dict[str, Any]:

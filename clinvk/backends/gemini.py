@@ -19,7 +19,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from clinvk.backends import gemini_home, structured
 from clinvk.backends.acp import AcpAgent, Message
-from clinvk.backends.base import Health, State, find_program, require_program
+from clinvk.backends.base import Health, State, find_program, require_program, start_failure
 from clinvk.backends.gemini_api import (
     CONTEXT_TOKENS,
     LOGIN_FIX,
@@ -42,7 +42,7 @@ from clinvk.events import Event, Failed, Finished
 from clinvk.procs.capture import capture
 from clinvk.procs.environment import child_environment
 from clinvk.procs.pool import ServerPool, StartBackoffError
-from clinvk.procs.process import Command, Process, ProcessStartError, start
+from clinvk.procs.process import Command, Process, ProcessStartError, start, when_stopped
 from clinvk.procs.rpc import RpcError
 from clinvk.procs.supervisor import Supervisor
 from clinvk.transcript import Block
@@ -221,7 +221,7 @@ class GeminiBackend:
             self._require(self.login())
             await self._pool.warm()
         except StartBackoffError as exc:
-            raise _again(exc) from exc
+            raise start_failure(exc) from exc
 
     def close(self) -> None:
         """Begin to stop every process."""
@@ -234,7 +234,7 @@ class GeminiBackend:
             async with self._pool.lease() as server:
                 yield server
         except StartBackoffError as exc:
-            raise _again(exc) from exc
+            raise start_failure(exc) from exc
 
     def _require(self, login: Login) -> None:
         if login.missing is not None:
@@ -268,7 +268,7 @@ class GeminiBackend:
         except BaseException:
             home.remove()
             raise
-        self._supervisor.start(lambda: _remove_after(process, home))
+        self._supervisor.start(lambda: when_stopped(process, home.remove))
         try:
             return _Server(self, await self._greet(process), home, login)
         except CliCrashedError:
@@ -314,22 +314,6 @@ class GeminiBackend:
             _log.debug("no version of %r: %s", self.name, exc)
             return None
         return (said.stdout.strip() or None) if said.code == 0 else None
-
-
-async def _remove_after(process: Process, home: Home) -> None:
-    try:
-        await process.stopped()
-    finally:
-        with anyio.CancelScope(shield=True):
-            await process.stopped()
-        home.remove()
-
-
-def _again(exc: StartBackoffError) -> ClinvkError:
-    cause = exc.cause
-    if isinstance(cause, ClinvkError):
-        return type(cause)(cause.message, retry_after_s=exc.retry_after_s)
-    return CliCrashedError(f"gemini could not be started: {cause}")
 
 
 def _session_error(exc: RpcError) -> ClinvkError:

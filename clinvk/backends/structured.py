@@ -79,7 +79,7 @@ async def answer(turn: Turn, form: OutputFormat, ask: Ask) -> AsyncGenerator[Eve
                     case TextDelta(text=text):
                         said += text
                     case Usage():
-                        spent = _sum(spent, event)
+                        spent = event if spent is None else spent + event
                     case Finished(reason=FinishReason.STOP):
                         break
                     case ToolCall() | Finished() | Failed():
@@ -123,17 +123,4 @@ def _again(turn: Turn, said: str, fault: str) -> Turn:
             Message(Role.ASSISTANT, (TextPart(said),)),
             Message(Role.USER, (TextPart(wrong),)),
         ),
-    )
-
-
-def _sum(one: Usage | None, other: Usage) -> Usage:
-    if one is None:
-        return other
-    return Usage(
-        one.input_tokens + other.input_tokens,
-        one.output_tokens + other.output_tokens,
-        one.cached_tokens + other.cached_tokens,
-        one.cache_write_tokens + other.cache_write_tokens,
-        one.reasoning_tokens + other.reasoning_tokens,
-        estimated=one.estimated or other.estimated,
     )

@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE
@@ -220,6 +220,16 @@ class Process:
                 await stdout.receive()
 
 
+async def when_stopped(process: Process, act: Callable[[], None]) -> None:
+    """Do something once the child and its group are gone, even if this is cancelled meanwhile."""
+    try:
+        await process.stopped()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await process.stopped()
+        act()
+
+
 async def start(
     supervisor: Supervisor, command: Command, *, tail: StderrTail | None = None
 ) -> Process:
@@ -275,4 +285,5 @@ __all__ = [
     "ProcessGoneError",
     "ProcessStartError",
     "start",
+    "when_stopped",
 ]
