@@ -29,6 +29,7 @@ from clinvk.wire.anthropic_requests import turn_of
 from clinvk.wire.anthropic_types import UNION_STEPS, CountRequest, MessagesRequest
 from clinvk.wire.base import Frame, Parsed
 from clinvk.wire.body import check, load
+from clinvk.wire.sse import dumps
 
 MODELS_CREATED = "2025-01-01T00:00:00Z"  # a CLI's models have no date of their own
 OVERLOADED = 529
@@ -268,7 +269,7 @@ def _input(call: ToolCall) -> str:
     except (ValueError, RecursionError):
         found = None
     # What is no object is still the model's word: clients see it fail their schema.
-    return _dumps(found if isinstance(found, dict) else {"arguments": call.arguments})
+    return dumps(found if isinstance(found, dict) else {"arguments": call.arguments})
 
 
 def _refuse(name: str) -> None:
@@ -285,9 +286,4 @@ def _error(exc: ClinvkError) -> tuple[int, dict[str, str]]:
 
 
 def _frame(kind: str, **fields: Any) -> Frame:  # noqa: ANN401 - JSON
-    return Frame(_dumps({"type": kind, **fields}), event=kind)
-
-
-def _dumps(value: object) -> str:
-    # ASCII only: U+2028 and its like split lines in clients that use str.splitlines.
-    return json.dumps(value, separators=(",", ":"))
+    return Frame(dumps({"type": kind, **fields}), event=kind)

@@ -5,7 +5,6 @@ no place in this dialect and is left out: as `tool_calls` it would make clients 
 already run.
 """
 
-import json
 import time
 import uuid
 from collections.abc import Callable
@@ -61,6 +60,7 @@ from clinvk.wire.openai_chat_types import (
     TextFormatIn,
     TextPartIn,
 )
+from clinvk.wire.sse import dumps
 
 
 class OpenAIChat:
@@ -206,7 +206,7 @@ class ChatEncoder:
         self._usages: list[Usage] = []
         head = self._head("chat.completion.chunk")
         # Written once: only the choice changes from chunk to chunk.
-        self._prefix = _dumps(head)[:-1] + ',"choices":[{"index":'
+        self._prefix = dumps(head)[:-1] + ',"choices":[{"index":'
         self._suffix = '}],"usage":null}' if include_usage else "}]}"
 
     @property
@@ -235,7 +235,7 @@ class ChatEncoder:
                 state.reason = reason
                 return [*self._begin(choice, state), self._chunk(choice, {}, reason)]
             case Failed(error=error):
-                return [Frame(_dumps(error_body(error)))]
+                return [Frame(dumps(error_body(error)))]
             case Started() | ToolActivity():
                 return []
             case _:
@@ -247,7 +247,7 @@ class ChatEncoder:
         if not (self._include_usage and finished):
             return [sse.DONE]
         chunk = {**self._head("chat.completion.chunk"), "choices": [], **self._usage()}
-        return [Frame(_dumps(chunk)), sse.DONE]
+        return [Frame(dumps(chunk)), sse.DONE]
 
     def result(self) -> dict[str, Any]:
         """Return the `chat.completion` object."""
@@ -284,24 +284,19 @@ class ChatEncoder:
     ) -> Frame:
         finish = f'"{reason.value}"' if reason else "null"
         return Frame(
-            f'{self._prefix}{index},"delta":{_dumps(delta)},"logprobs":null,'
+            f'{self._prefix}{index},"delta":{dumps(delta)},"logprobs":null,'
             f'"finish_reason":{finish}{self._suffix}'
         )
 
     def _usage(self) -> dict[str, Any]:
-        prompt = sum(usage.input_tokens for usage in self._usages)
-        completion = sum(usage.output_tokens for usage in self._usages)
+        spent = sum(self._usages, Usage(0, 0))
         body: dict[str, Any] = {
             "usage": {
-                "prompt_tokens": prompt,
-                "completion_tokens": completion,
-                "total_tokens": prompt + completion,
-                "prompt_tokens_details": {
-                    "cached_tokens": sum(usage.cached_tokens for usage in self._usages)
-                },
-                "completion_tokens_details": {
-                    "reasoning_tokens": sum(usage.reasoning_tokens for usage in self._usages)
-                },
+                "prompt_tokens": spent.input_tokens,
+                "completion_tokens": spent.output_tokens,
+                "total_tokens": spent.input_tokens + spent.output_tokens,
+                "prompt_tokens_details": {"cached_tokens": spent.cached_tokens},
+                "completion_tokens_details": {"reasoning_tokens": spent.reasoning_tokens},
             }
         }
         if self.usage_estimated:
@@ -329,8 +324,3 @@ def _call_body(call: ToolCall) -> dict[str, Any]:
         "type": "function",
         "function": {"name": call.name, "arguments": call.arguments},
     }
-
-
-def _dumps(value: object) -> str:
-    # ASCII only: U+2028 and its like split lines in clients that use str.splitlines.
-    return json.dumps(value, separators=(",", ":"))

@@ -4,7 +4,6 @@ Owns the turns made of a request, one for each prompt, the chunks and the body; 
 Reasoning and tools have no place in this dialect and are left out.
 """
 
-import json
 import time
 import uuid
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from clinvk.wire.base import Frame, Parsed
 from clinvk.wire.body import check, load
 from clinvk.wire.openai_chat import error_body
 from clinvk.wire.openai_completions_types import IGNORED, UNION_STEPS, CompletionRequest
+from clinvk.wire.sse import dumps
 
 MAX_CHOICES = 128  # of all prompts together, as `n` alone
 
@@ -145,7 +145,7 @@ class CompletionEncoder:
                 return [*frames, self._chunk(choice, "")]
             case Failed(error=error):
                 self._choices.setdefault(choice, _Choice())
-                return [Frame(_dumps(error_body(error)))]
+                return [Frame(dumps(error_body(error)))]
             case Started() | ReasoningDelta() | ToolActivity() | ToolCall():
                 return []
             case _:
@@ -157,7 +157,7 @@ class CompletionEncoder:
         if not (self._include_usage and finished):
             return [sse.DONE]
         chunk = {**self._head(), "choices": [], **self._usage()}
-        return [Frame(_dumps(chunk)), sse.DONE]
+        return [Frame(dumps(chunk)), sse.DONE]
 
     def result(self) -> dict[str, Any]:
         """Return the `text_completion` object."""
@@ -191,16 +191,15 @@ class CompletionEncoder:
     def _chunk(self, index: int, text: str) -> Frame:
         choice = _choice_body(index, text, self._choices[index].reason)
         chunk = {**self._head(), "choices": [choice]}
-        return Frame(_dumps({**chunk, "usage": None} if self._include_usage else chunk))
+        return Frame(dumps({**chunk, "usage": None} if self._include_usage else chunk))
 
     def _usage(self) -> dict[str, Any]:
-        prompt = sum(usage.input_tokens for usage in self._usages)
-        completion = sum(usage.output_tokens for usage in self._usages)
+        spent = sum(self._usages, Usage(0, 0))
         body: dict[str, Any] = {
             "usage": {
-                "prompt_tokens": prompt,
-                "completion_tokens": completion,
-                "total_tokens": prompt + completion,
+                "prompt_tokens": spent.input_tokens,
+                "completion_tokens": spent.output_tokens,
+                "total_tokens": spent.input_tokens + spent.output_tokens,
             }
         }
         if self.usage_estimated:
@@ -210,8 +209,3 @@ class CompletionEncoder:
 
 def _choice_body(index: int, text: str, reason: FinishReason | None) -> dict[str, Any]:
     return {"text": text, "index": index, "logprobs": None, "finish_reason": reason}
-
-
-def _dumps(value: object) -> str:
-    # ASCII only: U+2028 and its like split lines in clients that use str.splitlines.
-    return json.dumps(value, separators=(",", ":"))

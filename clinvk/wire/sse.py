@@ -1,5 +1,6 @@
 """Server-sent events as bytes (WHATWG HTML, section 9.2)."""
 
+import json
 from collections.abc import Iterable
 
 from clinvk.wire.base import Frame
@@ -17,3 +18,11 @@ def encode(frames: Iterable[Frame]) -> bytes:
         else f"data: {frame.data}\n\n"
         for frame in frames
     ).encode()
+
+
+def dumps(value: object) -> str:
+    """Return a value as the JSON of a frame, without a space.
+
+    It is ASCII only: U+2028 and its like split lines in clients that use str.splitlines.
+    """
+    return json.dumps(value, separators=(",", ":"))
