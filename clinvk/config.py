@@ -53,6 +53,10 @@ class BackendConfig(_Strict):
     max_queue: int = Field(default=64, ge=0, le=65_536)
     timeout_s: Seconds = 600
     silence_s: Seconds = 180
+    park_s: Seconds = 600
+    max_parked: int = Field(default=8, ge=0, le=1024)
+    idle_s: Seconds = 300
+    max_idle: int = Field(default=4, ge=0, le=1024)
 
 
 class CliConfig(BackendConfig):

@@ -30,6 +30,11 @@ class Target:
     config: BackendConfig
     model: str | None
 
+    @property
+    def full_name(self) -> str:
+        """What tells it from any other: the backend, and the model if it is not the default."""
+        return self.backend.name if self.model is None else f"{self.backend.name}/{self.model}"
+
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:

@@ -1,6 +1,6 @@
 """Runs a turn: resolve, admit, time out, enforce limits, account. Knows no HTTP and no terminal.
 
-    start(turn) -> Stream <- bounded memory stream <- pump (a job of the supervisor) <- backend
+    start(turn) -> Stream <- bounded memory stream <- clinvk.pump (a job) <- backend
 
 The reader owns nothing but the stream; closing it, at any time and from any task, makes the
 pump leave the backend, which interrupts the CLI's turn.
@@ -9,47 +9,28 @@ pump leave the backend, which interrupts the CLI's turn.
 import logging
 import math
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Self
 
 import anyio
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from anyio.streams.memory import MemoryObjectReceiveStream
 
-from clinvk import tokens
 from clinvk.backends.base import Health, State
-from clinvk.config import BackendConfig, Config
-from clinvk.errors import (
-    BusyError,
-    ClinvkError,
-    CliProtocolError,
-    InternalError,
-    ShuttingDownError,
-    TurnTimeoutError,
-)
-from clinvk.events import (
-    Event,
-    Failed,
-    Finished,
-    ReasoningDelta,
-    TextDelta,
-    ToolCall,
-    Usage,
-)
+from clinvk.config import Config
+from clinvk.conversations import Course, Kept, Place, place_of, starts_over
+from clinvk.errors import BusyError, ClinvkError, ShuttingDownError
+from clinvk.events import Failed, Finished
 from clinvk.gate import Gate, GateFullError, Ticket
-from clinvk.limits import LimitFilter
 from clinvk.procs.supervisor import Job, Supervisor
+from clinvk.pump import Lane, Pump
 from clinvk.registry import Registry, Target
+from clinvk.telling import Ask, Item
 from clinvk.turn import Turn
 
 BUFFERED_EVENTS = 64  # a reader further behind than this slows its own turn, and no other
 HEALTH_MAX_AGE_S = 30.0
 HEALTH_TIMEOUT_S = 20.0
-SLOT_TURN_S = 10.0  # what a turn is taken to last before any has ended
 
 _log = logging.getLogger(__name__)
-
-Item = tuple[int, Event]
 
 
 class Stream:
@@ -67,7 +48,7 @@ class Stream:
     ) -> None:
         self.backend = target.backend.name
         self.ignored = ignored
-        self.jobs: list[Job] = []
+        self.asks: list[Ask] = []
         self._open = set(range(choices))
         self._receive = receive
 
@@ -87,28 +68,16 @@ class Stream:
             self._open.discard(choice)
         return choice, event
 
+    @property
+    def course(self) -> Course:
+        """How the turn came about; certain once its first event has come."""
+        return self.asks[0].course
+
     def close(self) -> None:
         """Stop every choice that still runs; returns at once."""
-        for job in self.jobs:
-            job.cancel()
+        for ask in self.asks:
+            ask.abandon()
         self._receive.close()
-
-
-@dataclass(slots=True)
-class _Lane:
-    """A backend's gate, and how long its turns last: an average that forgets."""
-
-    gate: Gate
-    turn_s: float = SLOT_TURN_S
-
-    def learn(self, seconds: float) -> None:
-        self.turn_s += (seconds - self.turn_s) / 8
-
-    @property
-    def retry_after_s(self) -> float:
-        """When a place should be free: the queue's length in rounds of turns."""
-        rounds = (self.gate.waiting + 1) / self.gate.limit
-        return max(1.0, math.ceil(self.turn_s * rounds))
 
 
 class Service:
@@ -118,7 +87,10 @@ class Service:
         self.registry = registry
         self._supervisor = supervisor
         self._lanes = {
-            name: _Lane(Gate(backend.max_concurrency, backend.max_queue))
+            name: Lane(
+                Gate(backend.max_concurrency, backend.max_queue),
+                Kept(backend.max_parked, backend.max_idle),
+            )
             for name, backend in config.backends.items()
         }
         self._health: dict[str, Health] = {}
@@ -126,12 +98,14 @@ class Service:
         self._health_lock = anyio.Lock()
         self._stopping = False
         self._jobs: set[Job] = set()
+        self._asks: set[Ask] = set()
 
-    def start(self, turn: Turn, *more: Turn) -> Stream:
+    def start(self, turn: Turn, *more: Turn, caller: str = "") -> Stream:
         """Admit a turn, or each of its choices as a turn, and return the stream of its events.
 
         `more` are further turns of the same model in the same stream, their choices numbered
-        through. All are admitted or none.
+        through. All are admitted or none. A turn may go on with a conversation of the same
+        `caller` only.
 
         Raises:
             ClinvkError: if it cannot be run: unknown model, unsupported content, no place.
@@ -146,20 +120,22 @@ class Service:
         send, receive = anyio.create_memory_object_stream[Item](BUFFERED_EVENTS)
         ignored = tuple(dict.fromkeys((*turn.ignored, *left_out)))
         stream = Stream(target, ignored, len(choices), receive)
-        for choice, ticket in enumerate(tickets):
-            pump = _Pump(choices[choice], target, choice, lane, ticket, send.clone())
-            job = self._supervisor.start(pump.run)
-            stream.jobs.append(job)
-        self._jobs = {job for job in self._jobs if not job.done}.union(stream.jobs)
+        for choice, (each, ticket) in enumerate(zip(choices, tickets, strict=True)):
+            ask = Ask(each, choice, caller, ticket, send.clone(), starts_over(each))
+            self._begin(ask, target, lane, alone=len(choices) == 1)
+            stream.asks.append(ask)
         send.close()
         return stream
 
     async def drain(self, grace_s: float) -> None:
         """Take no new turns, wait up to `grace_s` seconds for the running ones, stop the rest."""
         self._stopping = True
+        for lane in self._lanes.values():
+            for pump in lane.kept.clear():
+                pump.hand(None)
         with anyio.move_on_after(grace_s):
-            for job in list(self._jobs):
-                await job.wait()
+            for ask in list(self._asks):
+                await ask.told.wait()
         self.stop_turns()
 
     def stop_turns(self) -> None:
@@ -214,7 +190,21 @@ class Service:
                 found = Health(State.FAILING, reason=exc.message, fix="clinvk doctor")
         all_found[name] = found
 
-    def _admit(self, lane: _Lane, places: int, backend: str) -> list[Ticket]:
+    def _begin(self, ask: Ask, target: Target, lane: Lane, *, alone: bool) -> None:
+        """Hand the turn to the conversation that it goes on with, or start a new one."""
+        name = target.full_name
+        place = place_of(ask.turn, caller=ask.caller, model=name) if alone else None
+        pump = None if place is None else _claim(lane, place)
+        if pump is not None and place is not None:
+            ask.news, ask.course, ask.job = place.news, place.course, pump.job
+            pump.hand(ask)
+        else:
+            pump = Pump(target, lane, ask)
+            ask.job = pump.job = self._supervisor.start(pump.run)
+        self._asks = {*(a for a in self._asks if not a.told.is_set()), ask}
+        self._jobs = {job for job in (*self._jobs, ask.job) if job is not None and not job.done}
+
+    def _admit(self, lane: Lane, places: int, backend: str) -> list[Ticket]:
         tickets: list[Ticket] = []
         try:
             while len(tickets) < places:
@@ -231,145 +221,9 @@ class Service:
         return tickets
 
 
-class _Pump:
-    """Carries one choice's events from its backend to the reader."""
-
-    def __init__(
-        self,
-        turn: Turn,
-        target: Target,
-        choice: int,
-        lane: _Lane,
-        ticket: Ticket,
-        send: MemoryObjectSendStream[Item],
-    ) -> None:
-        self._turn = turn
-        self._target = target
-        self._choice = choice
-        self._lane = lane
-        self._ticket = ticket
-        self._send = send
-        self._account = _Account(turn)
-
-    async def run(self) -> None:
-        """Wait for the place, run the turn, and give the place back whatever happens."""
-        started = time.monotonic()
-        outcome = "cancelled"
-        try:
-            await self._ticket.admitted()
-            started = time.monotonic()
-            try:
-                outcome = await self._turn_through()
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                outcome = "reader gone"
-            except Exception as exc:  # noqa: BLE001 - every failure is the reader's to hear
-                error = as_error(exc)
-                outcome = error.code or type(error).__name__
-                await self._tell(Failed(error))
-        finally:
-            self._ticket.give_back()
-            self._send.close()
-            seconds = time.monotonic() - started
-            self._lane.learn(seconds)
-            _log.info(
-                "turn model=%s backend=%s outcome=%s seconds=%.3f",
-                self._turn.model,
-                self._target.backend.name,
-                outcome,
-                seconds,
-            )
-
-    async def _turn_through(self) -> str:
-        config = self._target.config
-        try:
-            with anyio.fail_after(config.timeout_s):
-                async with self._target.backend.open(self._turn, self._target.model) as events:
-                    return await self._carry(events, config)
-        except TimeoutError:
-            raise TurnTimeoutError(
-                f"the turn took longer than {config.timeout_s:g} s; "
-                f"raise timeout_s of backend {self._target.backend.name!r} to allow more"
-            ) from None
-
-    async def _carry(self, events: AsyncIterator[Event], config: BackendConfig) -> str:
-        limit = LimitFilter(self._turn.limits)
-        if self._turn.limits.max_tokens is not None:
-            await tokens.ready()
-        while True:
-            event = await self._next(events, config.silence_s)
-            if event is None:
-                raise CliProtocolError(
-                    f"backend {self._target.backend.name!r} ended its answer without a result"
-                )
-            for passed in limit.feed(event):
-                if isinstance(passed, Finished) and (usage := await self._account.missing()):
-                    await self._send.send((self._choice, usage))
-                self._account.note(passed)
-                await self._send.send((self._choice, passed))
-                if isinstance(passed, Finished):
-                    return passed.reason.value
-                if isinstance(passed, Failed):
-                    return passed.error.code or "failed"
-
-    async def _next(self, events: AsyncIterator[Event], silence_s: float) -> Event | None:
-        try:
-            with anyio.fail_after(silence_s):
-                return await anext(events, None)
-        except TimeoutError:
-            raise TurnTimeoutError(
-                f"the CLI was silent for {silence_s:g} s; "
-                f"raise silence_s of backend {self._target.backend.name!r} to allow more"
-            ) from None
-
-    async def _tell(self, event: Event) -> None:
-        try:
-            await self._send.send((self._choice, event))
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            _log.debug("nobody was left to hear %r", event)
-
-
-class _Account:
-    """Knows whether the CLI reported usage, and estimates it if not."""
-
-    def __init__(self, turn: Turn) -> None:
-        self._turn = turn
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
-        self._reported = False
-
-    def note(self, event: Event) -> None:
-        """Take what was passed to the reader."""
-        match event:
-            case TextDelta(text=text):
-                self._text.append(text)
-            case ToolCall(arguments=arguments):
-                self._text.append(arguments)
-            case ReasoningDelta(text=text):
-                self._reasoning.append(text)
-            case Usage():
-                self._reported = True
-            case _:
-                pass
-
-    async def missing(self) -> Usage | None:
-        """Return an estimate, or None if the CLI's own count was passed on."""
-        if self._reported:
-            return None
-        await tokens.ready()
-        reasoning = tokens.count("".join(self._reasoning))
-        return Usage(
-            input_tokens=sum(tokens.count(message.text) for message in self._turn.messages),
-            output_tokens=tokens.count("".join(self._text)) + reasoning,
-            reasoning_tokens=reasoning,
-            estimated=True,
-        )
-
-
-def as_error(exc: Exception) -> ClinvkError:
-    """Return `exc` if it is for the caller, else log it and return an `InternalError`."""
-    if isinstance(exc, ClinvkError):
-        return exc
-    if isinstance(exc, ExceptionGroup) and len(exc.exceptions) == 1:
-        return as_error(exc.exceptions[0])
-    _log.error("a turn failed by a bug", exc_info=exc)
-    return InternalError("clinvk failed on this request; its log says why")
+def _claim(lane: Lane, place: Place) -> Pump | None:
+    while (pump := lane.kept.claim(place)) is not None:
+        if pump.waits:
+            return pump
+        pump.hand(None)
+    return None

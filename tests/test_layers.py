@@ -26,7 +26,12 @@ MAY_IMPORT = {
     "wire": CORE | {"wire"},
     "backends": CORE | {"transcript", "tokens", "config", "media", "procs", "schema", "backends"},
     "registry": CORE | {"config", "procs", "backends"},
-    "service": CORE | TOOLS - {"wire"} | {"backends", "registry"},
+    "conversations": CORE,
+    "telling": CORE | TOOLS - {"wire"} | {"conversations"},
+    "pump": CORE | TOOLS - {"wire"} | {"backends", "conversations", "registry", "telling"},
+    "service": CORE
+    | TOOLS - {"wire"}
+    | {"backends", "conversations", "pump", "registry", "telling"},
     "server": CORE | TOOLS | {"backends", "registry", "service", "server", "store"},
     "cli": CORE | TOOLS | {"backends", "registry", "service", "server", "cli"},
     "__init__": set(),

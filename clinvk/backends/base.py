@@ -4,6 +4,7 @@ Owns the protocol and the few things that all CLIs share; knows no CLI by name.
 """
 
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Protocol
 from clinvk.errors import CliCrashedError, ClinvkError, NotInstalledError
 from clinvk.events import Event
 from clinvk.procs.pool import StartBackoffError
-from clinvk.turn import Turn
+from clinvk.turn import Message, Turn
 
 
 class State(StrEnum):
@@ -39,6 +40,31 @@ class Health:
     fix: str | None = None
 
 
+class Live(ABC, AsyncIterator[Event]):
+    """The events of a conversation that can go on after its turn has finished.
+
+    Iterating gives a turn's events up to its `Finished` or `Failed`, and after `go_on` those of
+    the next turn.
+    """
+
+    @property
+    @abstractmethod
+    def waits(self) -> bool:
+        """Whether it can go on now; looked at after a `Finished`, at once and again later.
+
+        After `TOOL_CALLS` the CLI holds its turn open for the results of the calls that were
+        told, and of no others; after `STOP` it is ready for what the user says next. False if
+        it has died, or if what it remembers is not what the caller was told.
+        """
+
+    @abstractmethod
+    async def go_on(self, news: tuple[Message, ...]) -> None:
+        """Begin the next turn: with a `TOOL` message for each call, or with `USER` messages.
+
+        All else is as in the turn before. Its failures are those of iterating.
+        """
+
+
 class Backend(Protocol):
     """Drives one CLI."""
 
@@ -62,7 +88,8 @@ class Backend(Protocol):
         """Run the turn on the CLI's `model` (None: its default); leaving interrupts it.
 
         The iterator follows the grammar of `clinvk.events`; failures of the CLI and of its
-        model API may also be raised as ClinvkError.
+        model API may also be raised as ClinvkError. One that is `Live` may go on. No cancel
+        scope is open while it is held: it may outlast the time limit that it was entered in.
         """
 
     @property

@@ -43,12 +43,11 @@ class Answer:
         parsed = await self.parse(request)
         stream = request.app[SERVICE].start(parsed.turn, *parsed.more)
         try:
-            headers = _headers(stream)
             _log.debug("%s asks %s", request_id(request), parsed.turn.model)
             finish = functools.partial(self.finish, request)
             if parsed.stream:
-                return await _Streamed(request, parsed, headers).run(stream, finish)
-            return await _whole(parsed, stream, headers, finish)
+                return await _Streamed(request, parsed).run(stream, finish)
+            return await _whole(parsed, stream, finish)
         finally:
             stream.close()
 
@@ -60,15 +59,14 @@ class Answer:
         """Do what is owed after the last event of turns that all finished, before it is told."""
 
 
-async def _whole(
-    parsed: Parsed, stream: Stream, headers: dict[str, str], finish: Finish
-) -> web.Response:
+async def _whole(parsed: Parsed, stream: Stream, finish: Finish) -> web.Response:
     encoder = parsed.encoder
     async for choice, event in stream:
         if isinstance(event, Failed):
             raise event.error
         encoder.feed(event, choice)
     await finish()
+    headers = _headers(stream)
     if encoder.usage_estimated:
         headers["x-clinvk-usage"] = "estimated"
     return web.json_response(encoder.result(), headers=headers)
@@ -77,12 +75,11 @@ async def _whole(
 class _Streamed:
     """A reply that is sent as it comes; until the first frame, a failure is still an HTTP error."""
 
-    def __init__(self, request: web.Request, parsed: Parsed, headers: dict[str, str]) -> None:
+    def __init__(self, request: web.Request, parsed: Parsed) -> None:
         self._request = request
         self._encoder = parsed.encoder
         self._response = web.StreamResponse(
             headers={
-                **headers,
                 "Content-Type": "text/event-stream; charset=utf-8",
                 "Cache-Control": "no-cache",
                 "X-Accel-Buffering": "no",
@@ -102,27 +99,28 @@ class _Streamed:
                         finished = True
                         break
                 if silence.cancelled_caught:
-                    await self._write(sse.KEEP_ALIVE)
+                    await self._write(sse.KEEP_ALIVE, stream)
                     continue
                 if isinstance(event, Failed) and not self._response.prepared:
                     raise event.error
-                await self._send(self._encoder.feed(event, choice))
+                await self._send(self._encoder.feed(event, choice), stream)
                 if isinstance(event, Failed):
                     break
             if finished:
                 await finish()
-            await self._send(self._encoder.end())
+            await self._send(self._encoder.end(), stream)
             await self._response.write_eof()
         except ConnectionError:
             _log.debug("%s: the client went away", request_id(self._request))
         return self._response
 
-    async def _send(self, frames: list[Frame]) -> None:
+    async def _send(self, frames: list[Frame], stream: Stream) -> None:
         if frames:
-            await self._write(sse.encode(frames))
+            await self._write(sse.encode(frames), stream)
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, data: bytes, stream: Stream) -> None:
         if not self._response.prepared:
+            self._response.headers.update(_headers(stream))
             await self._response.prepare(self._request)
         await self._response.write(data)
 
@@ -166,7 +164,7 @@ async def health(request: web.Request) -> web.Response:
 
 def _headers(stream: Stream) -> dict[str, str]:
     names = [name for name in stream.ignored if _is_header_safe(name)][:_HEADER_NAMES]
-    headers = {"x-clinvk-backend": stream.backend}
+    headers = {"x-clinvk-backend": stream.backend, "x-clinvk-turn": stream.course.value}
     return {**headers, "x-clinvk-ignored": ", ".join(names)} if names else headers
 
 

@@ -1,0 +1,231 @@
+"""Carries the events of a conversation's turns from its backend to their readers.
+
+Owns one open backend, from its first turn to its last; what is between two turns is kept in
+`clinvk.conversations`. A job of the supervisor, for readers come and go.
+
+    open -> turn -> keep -> turn -> … -> leave
+"""
+
+import logging
+import math
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import anyio
+
+from clinvk import tokens
+from clinvk.backends.base import Live
+from clinvk.conversations import Course, Kept, key_after, starts_over
+from clinvk.errors import (
+    CliCrashedError,
+    ClinvkError,
+    CliProtocolError,
+    InternalError,
+    TurnTimeoutError,
+)
+from clinvk.events import (
+    Event,
+    Failed,
+    Finished,
+)
+from clinvk.gate import Gate
+from clinvk.procs.supervisor import Job
+from clinvk.registry import Target
+from clinvk.telling import Ask, Telling
+from clinvk.turn import Turn
+
+SLOT_TURN_S = 10.0  # what a turn is taken to last before any has ended
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Lane:
+    """A backend's gate, the conversations it holds, and how long its turns last: an average."""
+
+    gate: Gate
+    kept: "Kept[Pump]"
+    turn_s: float = SLOT_TURN_S
+
+    def learn(self, seconds: float) -> None:
+        """Take how long a turn lasted; the average forgets."""
+        self.turn_s += (seconds - self.turn_s) / 8
+
+    @property
+    def retry_after_s(self) -> float:
+        """When a place should be free: the queue's length in rounds of turns."""
+        rounds = (self.gate.waiting + 1) / self.gate.limit
+        return max(1.0, math.ceil(self.turn_s * rounds))
+
+
+class Pump:
+    """One conversation with a backend."""
+
+    def __init__(self, target: Target, lane: Lane, first: Ask) -> None:
+        self.job: Job | None = None
+        self._target = target
+        self._lane = lane
+        self._ask: Ask | None = first
+        self._handed = anyio.Event()
+        self._stack = AsyncExitStack()
+        self._live: Live | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether it can go on."""
+        return self._live is not None and self._live.waits
+
+    def hand(self, ask: Ask | None) -> None:
+        """Give a kept conversation its next turn, or None to end it; returns at once."""
+        self._ask = ask
+        self._handed.set()
+
+    async def run(self) -> None:
+        """Run turn after turn until there is none to wait for."""
+        try:
+            while (ask := self._ask) is not None:
+                course = await self._serve(ask)
+                if course is None or not await self._handed_in_time(course):
+                    return
+        finally:
+            self._lane.kept.drop(self)
+            await self._stack.aclose()
+
+    async def _handed_in_time(self, course: Course) -> bool:
+        config = self._target.config
+        with anyio.move_on_after(config.park_s if course is Course.RESUMED else config.idle_s):
+            await self._handed.wait()
+        return self._handed.is_set()
+
+    async def _serve(self, ask: Ask) -> Course | None:
+        """Run a turn once its place is free; return as what the conversation is kept, if it is."""
+        started = time.monotonic()
+        outcome = "cancelled"
+        course: Course | None = None
+        last: Finished | Failed | None = None
+        try:
+            await ask.ticket.admitted()
+            started = time.monotonic()
+            last, course = await self._outcome(ask)
+            outcome = _name(last)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            outcome = "reader gone"
+        finally:
+            try:
+                if course is None:
+                    await self._stack.aclose()
+            finally:
+                ask.ticket.give_back()
+                seconds = time.monotonic() - started
+                self._lane.learn(seconds)
+                _log.info(
+                    "turn model=%s backend=%s course=%s outcome=%s seconds=%.3f",
+                    ask.turn.model,
+                    self._target.backend.name,
+                    ask.course,
+                    outcome,
+                    seconds,
+                )
+                told = await ask.end(last)
+        # Who has not heard of its end will not go on with it.
+        return course if told or not self._lane.kept.drop(self) else None
+
+    async def _outcome(self, ask: Ask) -> tuple[Finished | Failed, Course | None]:
+        telling = Telling(ask)
+        try:
+            with anyio.fail_after(self._target.config.timeout_s):
+                last = await self._turn_through(ask, telling)
+        except TimeoutError:
+            return Failed(self._too_long("the turn took longer than", "timeout_s")), None
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            raise
+        except Exception as exc:  # noqa: BLE001 - every failure is the reader's to hear
+            return Failed(as_error(exc)), None
+        return last, self._keep(ask, telling, last)
+
+    async def _turn_through(self, ask: Ask, telling: Telling) -> Finished | Failed:
+        if ask.turn.limits.max_tokens is not None:
+            await tokens.ready()
+        last = await self._gone_on(ask, telling) if ask.news else None
+        if last is None:
+            last = await self._carry(await self._opened(ask.turn), telling)
+        if telling.lacks_call(last):
+            again = telling.reminded()
+            last = await self._carry(await self._opened(again), telling)
+        return last
+
+    async def _gone_on(self, ask: Ask, telling: Telling) -> Finished | Failed | None:
+        """Go on with the conversation; None if it turns out to have died while it was kept."""
+        if self._live is None:
+            return None
+        try:
+            await self._live.go_on(ask.news)
+            return await self._carry(self._live, telling)
+        except CliCrashedError as exc:
+            if telling.begun:
+                raise
+            _log.info("%s died between two turns: %s", self._target.backend.name, exc)
+        ask.course = starts_over(ask.turn)
+        return None
+
+    async def _opened(self, turn: Turn) -> AsyncIterator[Event]:
+        await self._stack.aclose()
+        opened = self._target.backend.open(turn, self._target.model)
+        events = await self._stack.enter_async_context(opened)
+        self._live = events if isinstance(events, Live) else None
+        return events
+
+    async def _carry(self, events: AsyncIterator[Event], telling: Telling) -> Finished | Failed:
+        while True:
+            event = await self._next(events)
+            if event is None:
+                raise CliProtocolError(
+                    f"backend {self._target.backend.name!r} ended its answer without a result"
+                )
+            last = await telling.feed(event)
+            if last is not None:
+                return last
+
+    async def _next(self, events: AsyncIterator[Event]) -> Event | None:
+        try:
+            with anyio.fail_after(self._target.config.silence_s):
+                return await anext(events, None)
+        except TimeoutError:
+            raise self._too_long("the CLI was silent for", "silence_s") from None
+
+    def _too_long(self, what: str, key: str) -> TurnTimeoutError:
+        seconds = getattr(self._target.config, key)
+        return TurnTimeoutError(
+            f"{what} {seconds:g} s; "
+            f"raise {key} of backend {self._target.backend.name!r} to allow more"
+        )
+
+    def _keep(self, ask: Ask, telling: Telling, last: Finished | Failed) -> Course | None:
+        kept = self._lane.kept
+        course = telling.goes_on_as(last)
+        if course is None or not kept.wants(course) or not self.waits:
+            return None
+        self._ask = None
+        self._handed = anyio.Event()
+        key = key_after(ask.turn, telling.reply, caller=ask.caller, model=self._target.full_name)
+        for gone in kept.add(course, key, self):
+            gone.hand(None)
+        return course
+
+
+def _name(last: Finished | Failed) -> str:
+    if isinstance(last, Finished):
+        return last.reason.value
+    return last.error.code or type(last.error).__name__
+
+
+def as_error(exc: Exception) -> ClinvkError:
+    """Return `exc` if it is for the caller, else log it and return an `InternalError`."""
+    if isinstance(exc, ClinvkError):
+        return exc
+    if isinstance(exc, ExceptionGroup) and len(exc.exceptions) == 1:
+        return as_error(exc.exceptions[0])
+    _log.error("a turn failed by a bug", exc_info=exc)
+    return InternalError("clinvk failed on this request; its log says why")
