@@ -157,7 +157,7 @@ class Pump:
         return last
 
     async def _gone_on(self, ask: Ask, telling: Telling) -> Finished | Failed | None:
-        """Go on with the conversation; None if it turns out to have died while it was kept."""
+        """Go on with the conversation; None if it turns out that it cannot."""
         if self._live is None:
             return None
         try:
@@ -166,7 +166,7 @@ class Pump:
         except CliCrashedError as exc:
             if telling.begun:
                 raise
-            _log.info("%s died between two turns: %s", self._target.backend.name, exc)
+            _log.info("%s could not go on, and starts anew: %s", self._target.backend.name, exc)
         ask.course = starts_over(ask.turn)
         return None
 

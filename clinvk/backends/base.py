@@ -61,7 +61,10 @@ class Live(ABC, AsyncIterator[Event]):
     async def go_on(self, news: tuple[Message, ...]) -> None:
         """Begin the next turn: with a `TOOL` message for each call, or with `USER` messages.
 
-        All else is as in the turn before. Its failures are those of iterating.
+        All else is as in the turn before.
+
+        Raises:
+            CliCrashedError: if it cannot go on after all; the turn is then run anew.
         """
 
 

@@ -1,4 +1,4 @@
-"""Drives Claude Code over stream-json: a process per turn, set up by its control requests.
+"""Drives Claude Code over stream-json: a process per conversation, set up by control requests.
 
 Owns what makes claude a plain model whose login is the user's. Arguments and environment are
 claude_command's, the lines in claude_input's, the caller's tools claude_tools', the lines out
@@ -10,7 +10,7 @@ claude_events'.
 import json
 import os
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from clinvk.backends import claude_command, claude_input
 from clinvk.backends.base import Health, State, find_program, require_program
 from clinvk.backends.claude_command import VENDOR_ENV, Login, find_login
 from clinvk.backends.claude_errors import LOGIN_FIX
-from clinvk.backends.claude_events import ClaudeParser
+from clinvk.backends.claude_live import ClaudeConversation
 from clinvk.backends.claude_session import ClaudeSession
 from clinvk.config import ClaudeConfig
 from clinvk.errors import CliCrashedError, CliProtocolError
@@ -74,13 +74,12 @@ class ClaudeBackend:
         script = claude_input.script(turn)
         session = await self._ready(model, turn.effort, script)
         self._sessions.add(session)
+        conversation = ClaudeConversation(session, script, self._config.retries)
         try:
-            parser = ClaudeParser(self._config.retries, script.offer)
-            async with aclosing(session.run(script, parser)) as events:
-                yield events
+            yield conversation
         finally:
             self._sessions.discard(session)
-            await session.close()
+            await conversation.leave()
 
     async def health(self) -> Health:
         """Look at version and login; starts no turn."""

@@ -52,6 +52,7 @@ class Blocks:
         spoke: whether the message has said anything yet.
         visible: whether it has said more than spaces.
         called: whether a call was passed on.
+        left_out: whether a call was not.
         broken: the tool of a call whose arguments are no JSON object.
         answer_id: the id of the answer in JSON.
     """
@@ -60,6 +61,7 @@ class Blocks:
         self.spoke = False
         self.visible = False
         self.called = False
+        self.left_out = False
         self.broken: str | None = None
         self.answer_id: str | None = None
         self._offer = offer
@@ -110,6 +112,7 @@ class Blocks:
         if call.id == self.answer_id:
             return [] if call.pieces else self._answer(call.arguments)
         if call.name not in self._offer.tools or (self.called and not self._offer.parallel):
+            self.left_out = True
             return []
         if not _is_object(call.arguments):
             self.broken = call.name

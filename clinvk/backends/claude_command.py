@@ -86,6 +86,9 @@ _FIXED_ENV = {
     "CLAUDE_CODE_DISABLE_REFUSAL_FALLBACK": "1",
     # or the CLI refuses by its own guess of a model's window, or shortens the conversation
     "DISABLE_COMPACT": "1",
+    # or the caller's results are cut, and its calls given up
+    "MAX_MCP_OUTPUT_TOKENS": "1000000000",
+    "MCP_TOOL_TIMEOUT": str(24 * 60 * 60 * 1000),
     "ENABLE_TOOL_SEARCH": "false",  # or tools may be hidden until the model searches for them
     "CLAUDE_CODE_MAX_CONTEXT_TOKENS": "1000000000",
 }

@@ -59,6 +59,7 @@ class ClaudeParser:
     ) -> None:
         self.ended = False
         self.may_linger = False
+        self.may_go_on = False
         self._retries = retries
         self._offer = offer
         self._clock = clock
@@ -74,8 +75,9 @@ class ClaudeParser:
     def feed(self, message: Mapping[str, Any]) -> list[Event]:
         """Take a message and return the events it means.
 
-        When the last of them has come, `ended` is true, and `may_linger` says whether the CLI
-        may be left to end by itself; if not, it may be about to ask its model again.
+        When the last of them has come, `ended` is true. `may_linger` says whether the CLI may be
+        left to end by itself; if not, it may be about to ask its model again. `may_go_on` says
+        whether it remembers just what was told, and can be asked more or given results.
         """
         if self.ended or message.get("parent_tool_use_id") is not None:
             return []
@@ -139,6 +141,10 @@ class ClaudeParser:
             return self._go_on(stop)
         done = stop in {"end_turn", "stop_sequence"} and self._blocks.visible
         self.may_linger = done or stop == "refusal"
+        if reason is FinishReason.TOOL_CALLS:
+            self.may_go_on = not self._blocks.left_out
+        else:
+            self.may_go_on = done and not self._blocks.left_out
         return [self._counted(), Finished(reason)]
 
     def _go_on(self, stop: str) -> list[Event]:

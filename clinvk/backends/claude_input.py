@@ -16,6 +16,7 @@ Observed with claude 2.1.197:
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import count, groupby
 from typing import Any
@@ -108,6 +109,37 @@ def script(turn: Turn) -> Script:
     names = frozenset(tool["name"] for tool in tools)
     offer = Offer(names, turn.parallel_calls, turn.format)
     return Script(_instructions(turn), tuple(history), query, tools, asked, offer)
+
+
+def question(said: Iterable[Message]) -> Line:
+    """Return the line that asks what a user says next in a conversation that goes on."""
+    return _user_line([block for message in said for block in _user_blocks(message)], asks=True)
+
+
+def results(said: Iterable[Message]) -> dict[str, claude_tools.Content] | None:
+    """Return the results of calls by their ids, for the CLI to pass on; None if it would not.
+
+    It writes words of its own for an empty result, puts a long one in a file, and takes images
+    from tools by content only.
+    """
+    found = {}
+    for message in said:
+        blocks = _blocks(message)
+        text = "".join(block.get("text", "") for block in blocks)
+        shown = not _is_blank(text) or _has_images(message)
+        if not shown or len(text.encode("utf-16-le", "replace")) > 2 * claude_tools.MAX_RESULT:
+            return None
+        if any(block.get("source", {}).get("type") == "url" for block in blocks):
+            return None
+        found[str(message.call_id)] = [_tool_content(block) for block in blocks]
+    return found
+
+
+def _tool_content(block: Block) -> Block:
+    source = block.get("source")
+    if source is None:
+        return block
+    return {"type": "image", "data": source["data"], "mimeType": source["media_type"]}
 
 
 def _instructions(turn: Turn) -> str:

@@ -18,8 +18,10 @@ SERVER = "x"
 # The tool by which the CLI asks its model for JSON.
 ANSWER_TOOL = "StructuredOutput"
 MAX_DESCRIPTION = 2048  # in units of UTF-16
+MAX_RESULT = 500_000  # in units of UTF-16; the CLI puts a longer one in a file and names that
 
 Definition = dict[str, Any]
+Content = list[dict[str, Any]]
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 _KEPT = {"ToolSearch"}  # left out of every request, without a word
@@ -82,13 +84,21 @@ def wish(choice: ToolChoice) -> str:
     return "You must answer by calling at least one of your tools."
 
 
-def reply(message: Mapping[str, Any], tools: Sequence[Definition]) -> dict[str, Any] | None:
-    """Return the answer to a message of the CLI to the server; None to a call, which is held."""
+def reply(
+    message: Mapping[str, Any], tools: Sequence[Definition], results: Mapping[str, Content]
+) -> dict[str, Any] | None:
+    """Return the answer to a message of the CLI to the server; None to a call without a result.
+
+    `results` are those that the caller has given, by the ids of their calls.
+    """
     match message.get("method"):
         case "tools/call":
-            return None
+            content = results.get(_call_id(message.get("params")))
+            if content is None:
+                return None
+            result: dict[str, Any] = {"content": content}
         case "initialize":
-            result: dict[str, Any] = {
+            result = {
                 "protocolVersion": message.get("params", {}).get("protocolVersion"),
                 "capabilities": {"tools": {}},
                 "serverInfo": {"name": SERVER, "version": "1"},
@@ -105,6 +115,11 @@ def reply(message: Mapping[str, Any], tools: Sequence[Definition]) -> dict[str, 
     return {"jsonrpc": "2.0", "id": message.get("id"), "result": result}
 
 
+def _call_id(params: object) -> str:
+    meta = params.get("_meta") if isinstance(params, dict) else None
+    return str(meta.get("claudecode/toolUseId")) if isinstance(meta, dict) else ""
+
+
 def _definition(tool: ToolSpec) -> Definition:
     schema = claude_schema.parameters(tool.parameters, "tools")
     description, rest = _split(tool.description or "")
@@ -115,8 +130,11 @@ def _definition(tool: ToolSpec) -> Definition:
         "name": tool.name,
         "description": description,
         "inputSchema": schema,
-        # or a setting of the user's hides tools until the model searches for them
-        "_meta": {"anthropic/alwaysLoad": True},
+        "_meta": {
+            # or a setting of the user's hides tools until the model searches for them
+            "anthropic/alwaysLoad": True,
+            "anthropic/maxResultSizeChars": MAX_RESULT,
+        },
     }
 
 

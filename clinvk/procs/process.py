@@ -73,6 +73,11 @@ class Process:
         return self._raw.returncode
 
     @property
+    def running(self) -> bool:
+        """Whether it runs, and has not been asked to stop."""
+        return self.returncode is None and not self._stop_asked.is_set()
+
+    @property
     def stderr_tail(self) -> str:
         """The last of its stderr, secrets removed."""
         return self._tail.text

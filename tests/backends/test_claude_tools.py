@@ -324,7 +324,7 @@ def test_the_clis_questions_about_tools_are_answered() -> None:
     tools = claude_tools.offered(turn(ToolSpec("f", "d")))
 
     def reply(method: str, **params: Any) -> Any:
-        return claude_tools.reply({"method": method, "id": 7, "params": params}, tools)
+        return claude_tools.reply({"method": method, "id": 7, "params": params}, tools, {})
 
     assert reply("initialize", protocolVersion="v")["result"]["protocolVersion"] == "v"
     assert reply("tools/list") == {"jsonrpc": "2.0", "id": 7, "result": {"tools": list(tools)}}

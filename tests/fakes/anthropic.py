@@ -37,6 +37,7 @@ class FakeAnthropic(FakeApi):
         super().__init__()
         self.greeted = asyncio.Event()
         self.idle = asyncio.Event()
+        self._calls = 0
 
     def add_routes(self, app: web.Application) -> None:
         app.router.add_route("HEAD", "/", self._head)
@@ -106,8 +107,8 @@ class FakeAnthropic(FakeApi):
         if reply.text:
             await send({"type": "content_block_stop", "index": index})
             index += 1
-        for number, (name, arguments) in enumerate(reply.tool_calls):
-            block = {"type": "tool_use", "id": f"toolu_{number}", "name": name, "input": {}}
+        for name, arguments in reply.tool_calls:
+            block = {"type": "tool_use", "id": self._next_call_id(), "name": name, "input": {}}
             text = json.dumps(arguments)
             await send(_open(index, block))
             for piece in ("", text[:5], text[5:]):
@@ -122,6 +123,10 @@ class FakeAnthropic(FakeApi):
             }
         )
         await send({"type": "message_stop"})
+
+    def _next_call_id(self) -> str:
+        self._calls += 1
+        return f"toolu_{self._calls - 1}"
 
     def _refuse(self, reply: Reply) -> web.Response:
         error = reply.error or {
