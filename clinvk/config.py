@@ -33,6 +33,20 @@ class StoreConfig(_Strict):
     max_age_days: float = Field(default=30, gt=0, le=36_500)
 
 
+class FetchConfig(_Strict):
+    """Images by address, which clinvk fetches for the CLIs that cannot.
+
+    `max_mb` is of all images of a request together, `timeout_s` the whole of one fetch.
+    `allow_private` names the hosts, as they stand in addresses, that may be private ones.
+    """
+
+    enabled: bool = True
+    max_mb: float = Field(default=32, gt=0, le=1024)
+    timeout_s: Seconds = 20
+    max_redirects: int = Field(default=3, ge=0, le=20)
+    allow_private: list[str] = []
+
+
 class ServerConfig(_Strict):
     """Where the server listens and what it bounds."""
 
@@ -42,6 +56,7 @@ class ServerConfig(_Strict):
     keepalive_s: Seconds = 15
     grace_s: float = Field(default=10, ge=0, le=86_400)
     store: StoreConfig = StoreConfig()
+    fetch: FetchConfig = FetchConfig()
 
 
 class BackendConfig(_Strict):

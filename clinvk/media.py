@@ -14,7 +14,7 @@ from clinvk.turn import AudioPart, FilePart, ImagePart
 _DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?P<options>(?:;[^,]*)?),", re.IGNORECASE)
 _WEB = ("http://", "https://")
 _SHOWN = 40
-_HEAD = 64  # characters of base64 that tell the type
+TYPE_BYTES = 48  # of an image that surely tell its type
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def read_image(part: ImagePart, param: str) -> Image:
     """
     data = _clean(part.data if part.data is not None else _content(part.url or "", param))
     _decode(data, "image", param)
-    media_type = _type_of(base64.b64decode(data[:_HEAD]))
+    media_type = image_type(base64.b64decode(data[: TYPE_BYTES // 3 * 4]))
     if media_type is None:
         raise BadRequestError(
             "the image is none of PNG, JPEG, GIF and WebP; convert it to one of them", param=param
@@ -71,7 +71,8 @@ def _content(url: str, param: str) -> str:
     )
 
 
-def _type_of(head: bytes) -> str | None:
+def image_type(head: bytes) -> str | None:
+    """Return the media type of an image by its first bytes, None if it is of no known type."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image/png"
     if head.startswith(b"\xff\xd8\xff"):

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "config": CORE,
     "gate": CORE,
     "store": {"config"},
+    "fetch": {"__init__", "config", "errors", "media", "turn"},
     "limits": CORE | {"tokens"},
     "procs": CORE | {"procs"},
     "wire": CORE | {"wire"},
@@ -38,7 +39,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 THIRD_PARTY = {
-    "aiohttp": {"server"},
+    "aiohttp": {"server", "fetch"},
     "click": {"cli"},
     "rich": {"cli"},
     "subprocess": {"procs"},
