@@ -110,8 +110,6 @@ class Pump:
             started = time.monotonic()
             last, course = await self._outcome(ask)
             outcome = _name(last)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            outcome = "reader gone"
         finally:
             try:
                 if course is None:
@@ -139,8 +137,6 @@ class Pump:
                 last = await self._turn_through(ask, telling)
         except TimeoutError:
             return Failed(self._too_long("the turn took longer than", "timeout_s")), None
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            raise
         except Exception as exc:  # noqa: BLE001 - every failure is the reader's to hear
             return Failed(as_error(exc)), None
         return last, self._keep(ask, telling, last)

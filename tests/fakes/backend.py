@@ -5,13 +5,15 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from clinvk.backends.base import Health, State
+from clinvk.backends.base import Health, Live, State
 from clinvk.config import Config, EchoConfig
 from clinvk.errors import ClinvkError
 from clinvk.events import Event, Finished, FinishReason, Started, TextDelta, Usage
 from clinvk.procs.supervisor import Supervisor
 from clinvk.registry import Registry
-from clinvk.turn import Turn
+from clinvk.turn import Message, Turn
+
+Step = Event | anyio.Event | Exception
 
 ANSWER: tuple[Event, ...] = (
     Started("m"),
@@ -31,7 +33,7 @@ class ScriptBackend:
 
     def __init__(self, name: str = "fake") -> None:
         self.name = name
-        self.script: tuple[Event | anyio.Event | Exception, ...] = ANSWER
+        self.script: tuple[Step, ...] = ANSWER
         self.refusal: ClinvkError | None = None
         self.ignores: tuple[str, ...] = ()
         self.turns: list[tuple[Turn, str | None]] = []
@@ -62,12 +64,8 @@ class ScriptBackend:
 
     async def _play(self) -> AsyncIterator[Event]:
         for step in self.script:
-            if isinstance(step, anyio.Event):
-                await step.wait()
-            elif isinstance(step, Exception):
-                raise step
-            else:
-                yield step
+            if (event := await played(step)) is not None:
+                yield event
 
     async def health(self) -> Health:
         self.looks += 1
@@ -80,6 +78,62 @@ class ScriptBackend:
 
     def close(self) -> None:
         self.closed = True
+
+
+async def played(step: Step) -> Event | None:
+    """Give an event, raise an exception, or wait."""
+    if isinstance(step, anyio.Event):
+        await step.wait()
+        return None
+    if isinstance(step, Exception):
+        raise step
+    return step
+
+
+class Conversation(Live):
+    """Plays one script a turn; `news` is what it was told between them."""
+
+    def __init__(self, scripts: list[tuple[Step, ...]]) -> None:
+        self.news: list[tuple[Message, ...]] = []
+        self.alive = True
+        self.refusal: ClinvkError | None = None
+        self._scripts = scripts
+        self._steps = list(scripts.pop(0))
+
+    @property
+    def waits(self) -> bool:
+        return self.alive
+
+    async def __anext__(self) -> Event:
+        while self._steps:
+            if (event := await played(self._steps.pop(0))) is not None:
+                return event
+        raise StopAsyncIteration
+
+    async def go_on(self, news: tuple[Message, ...]) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.news.append(news)
+        self._steps = list(self._scripts.pop(0))
+
+
+class LiveBackend(ScriptBackend):
+    """Takes its scripts from `scripts` in turn, whichever conversation asks."""
+
+    def __init__(self, *scripts: tuple[Step, ...]) -> None:
+        super().__init__()
+        self.scripts = list(scripts)
+        self.conversations: list[Conversation] = []
+
+    @asynccontextmanager
+    async def open(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
+        self.turns.append((turn, model))
+        self.running += 1
+        self.conversations.append(Conversation(self.scripts))
+        try:
+            yield self.conversations[-1]
+        finally:
+            self.running -= 1
 
 
 def script_config(**limits: float) -> Config:
