@@ -78,12 +78,6 @@ class Fetcher:
                     wanted.setdefault(part.url, f"messages[{at}].content[{position}]")
         if not wanted:
             return tuple(messages)
-        if not self._config.enabled:
-            raise BadRequestError(
-                "images are not fetched here (server.fetch in backends.yaml); send it as a data "
-                "URL (data:image/png;base64,…)",
-                param=next(iter(wanted.values())),
-            )
         found = await self._all(wanted)
         return tuple(
             replace(

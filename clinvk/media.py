@@ -95,6 +95,7 @@ class Document:
 
 AUDIO_TYPES = {"wav": "audio/wav", "mp3": "audio/mp3"}
 PDF_TYPE = "application/pdf"
+_PDF = b"%PDF-"
 
 
 def read_audio(part: AudioPart, param: str) -> tuple[str, str]:
@@ -112,6 +113,17 @@ def read_audio(part: AudioPart, param: str) -> tuple[str, str]:
     return media_type, data
 
 
+def is_pdf(part: FilePart) -> bool:
+    """Whether a file's first bytes say that it is a PDF."""
+    found = _DATA_URL.match(part.data or "")
+    start = found.end() if found is not None else 0
+    head = _clean((part.data or "")[start : start + 2 * TYPE_BYTES])
+    try:
+        return base64.b64decode(head).startswith(_PDF)
+    except ValueError:
+        return False
+
+
 def read_document(part: FilePart, param: str) -> Document:
     """Return the content of a file; what it is, its bytes say.
 
@@ -125,7 +137,7 @@ def read_document(part: FilePart, param: str) -> Document:
     data = _clean(part.data[found.end() :] if found is not None else part.data)
     raw = _decode(data, "file", param)
     name = part.filename or "file"
-    if raw.startswith(b"%PDF-"):
+    if raw.startswith(_PDF):
         return Document(name, data, None)
     try:
         return Document(name, None, raw.decode("utf-8"))

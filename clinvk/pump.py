@@ -11,12 +11,13 @@ import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 
 from clinvk import tokens
 from clinvk.backends.base import Live
+from clinvk.capabilities import Level
 from clinvk.conversations import Course, Kept, key_after, starts_over
 from clinvk.errors import (
     CliCrashedError,
@@ -30,11 +31,12 @@ from clinvk.events import (
     Failed,
     Finished,
 )
+from clinvk.fetch import Fetcher
 from clinvk.gate import Gate
 from clinvk.procs.supervisor import Job
 from clinvk.registry import Target
 from clinvk.telling import Ask, Telling
-from clinvk.turn import Turn
+from clinvk.turn import Message, Turn
 
 SLOT_TURN_S = 10.0  # what a turn is taken to last before any has ended
 
@@ -47,6 +49,7 @@ class Lane:
 
     gate: Gate
     kept: "Kept[Pump]"
+    fetcher: Fetcher
     turn_s: float = SLOT_TURN_S
 
     def learn(self, seconds: float) -> None:
@@ -157,7 +160,7 @@ class Pump:
         if self._live is None:
             return None
         try:
-            await self._live.go_on(ask.news)
+            await self._live.go_on(await self._shown(ask.turn, ask.news))
             return await self._carry(self._live, telling)
         except CliCrashedError as exc:
             if telling.begun:
@@ -168,10 +171,17 @@ class Pump:
 
     async def _opened(self, turn: Turn) -> AsyncIterator[Event]:
         await self._stack.aclose()
+        turn = replace(turn, messages=await self._shown(turn, turn.messages))
         opened = self._target.backend.open(turn, self._target.model)
         events = await self._stack.enter_async_context(opened)
         self._live = events if isinstance(events, Live) else None
         return events
+
+    async def _shown(self, turn: Turn, last: tuple[Message, ...]) -> tuple[Message, ...]:
+        """Return the last messages of a turn, with the images that its backend cannot fetch."""
+        if self._target.backend.capabilities.image_urls is not Level.EMULATED:
+            return last
+        return await self._lane.fetcher.messages(last, first=len(turn.messages) - len(last))
 
     async def _carry(self, events: AsyncIterator[Event], telling: Telling) -> Finished | Failed:
         while True:

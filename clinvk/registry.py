@@ -1,15 +1,17 @@
 """Which backend and which CLI model an asked-for model id means, and the rows of /models."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from clinvk.backends import claims
 from clinvk.backends.base import Backend
 from clinvk.backends.claude import ClaudeBackend
 from clinvk.backends.codex import CodexBackend
 from clinvk.backends.echo import EchoBackend
 from clinvk.backends.gemini import GeminiBackend
+from clinvk.capabilities import Capabilities, Level, require_parts
 from clinvk.config import (
     BackendConfig,
     ClaudeConfig,
@@ -20,6 +22,7 @@ from clinvk.config import (
 )
 from clinvk.errors import ModelNotFoundError
 from clinvk.procs.supervisor import Supervisor
+from clinvk.turn import Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class ModelRow:
 
     id: str
     owned_by: str
+    capabilities: Capabilities
 
 
 class Registry:
@@ -77,12 +81,40 @@ class Registry:
             if backend.installed:
                 models = self._config.backends[name].models
                 ids = [name, *(f"{name}/{model}" for model in models)]
-                rows += [ModelRow(model_id, backend.vendor) for model_id in ids]
+                can = self.capabilities(backend)
+                rows += [ModelRow(model_id, backend.vendor, can) for model_id in ids]
         for alias, replacement in self._config.aliases.items():
             target = self._direct(replacement.replace("{model}", alias))
             if target is not None and target.backend.installed and not set(alias) & set("*?["):
-                rows.append(ModelRow(alias, target.backend.vendor))
+                can = self.capabilities(target.backend)
+                rows.append(ModelRow(alias, target.backend.vendor, can))
         return rows
+
+    def capabilities(self, backend: Backend) -> Capabilities:
+        """Return what a backend can do as it is configured."""
+        can = backend.capabilities
+        if can.image_urls is Level.EMULATED and not self._config.server.fetch.enabled:
+            return replace(can, image_urls=Level.NO)
+        return can
+
+    def check(self, turn: Turn, backend: Backend) -> tuple[str, ...]:
+        """Return the fields that a backend will ignore; see `Backend.check`.
+
+        Raises:
+            UnsupportedError: for a part that it cannot take, naming who can.
+        """
+        require_parts(turn, backend.name, self.capabilities(backend), self._able)
+        return backend.check(turn)
+
+    def _able(self, capability: str) -> list[str]:
+        """The backends with a capability: those that there are, else those that there could be."""
+        found = [
+            name
+            for name, backend in self.backends.items()
+            if getattr(self.capabilities(backend), capability) is not Level.NO
+        ]
+        kinds = (k for k, can in claims.BY_KIND.items() if getattr(can, capability) is not Level.NO)
+        return found or list(kinds)
 
     def _direct(self, model_id: str) -> Target | None:
         name, slash, model = model_id.partition("/")

@@ -19,6 +19,7 @@ from clinvk.config import Config
 from clinvk.conversations import Course, Kept, Place, place_of, starts_over
 from clinvk.errors import BusyError, ClinvkError, ShuttingDownError
 from clinvk.events import Failed, Finished
+from clinvk.fetch import Fetcher
 from clinvk.gate import Gate, GateFullError, Ticket
 from clinvk.procs.supervisor import Job, Supervisor
 from clinvk.pump import Lane, Pump
@@ -90,6 +91,7 @@ class Service:
             name: Lane(
                 Gate(backend.max_concurrency, backend.max_queue),
                 Kept(backend.max_parked, backend.max_idle),
+                Fetcher(config.server.fetch),
             )
             for name, backend in config.backends.items()
         }
@@ -113,7 +115,8 @@ class Service:
         if self._stopping:
             raise ShuttingDownError("the server is stopping; ask again in a moment")
         target = self.registry.resolve(turn.model)
-        left_out = [name for each in (turn, *more) for name in target.backend.check(each)]
+        check = self.registry.check
+        left_out = [name for each in (turn, *more) for name in check(each, target.backend)]
         choices = [each for each in (turn, *more) for _ in range(each.choices)]
         lane = self._lanes[target.backend.name]
         tickets = self._admit(lane, len(choices), target.backend.name)

@@ -129,7 +129,7 @@ async def test_each_address_is_fetched_once_and_as_nobody(site: Site) -> None:
 
 async def test_a_turn_without_addresses_asks_nobody() -> None:
     turn = Turn("m", (Message(Role.USER, (TextPart("a"), ImagePart(data=PNG))),))
-    assert (await Fetcher(FetchConfig(enabled=False)).turn(turn)) == turn
+    assert (await Fetcher(FetchConfig()).turn(turn)) == turn
 
 
 async def test_an_image_in_small_pieces_is_whole(site: Site) -> None:
@@ -155,7 +155,6 @@ async def test_a_machines_proxy_is_not_asked(site: Site, monkeypatch: pytest.Mon
         ("/page", {}, "none of PNG"),
         ("/none", {}, "status 404"),
         ("/a.png", {"max_mb": 0.00001}, "over 1e-05 MB"),
-        ("/a.png", {"enabled": False}, "not fetched here"),
         ("/x?to=/a.png", {"max_redirects": 0}, "more than 0 redirects"),
         ("/x?to=ftp://127.0.0.1/a.png", {}, "'ftp' address"),
         ("/x?to=file:///etc/passwd", {}, "'file' address"),

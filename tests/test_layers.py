@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "schema": CORE,
     "transcript": CORE,
     "tokens": CORE,
+    "capabilities": {"errors", "media", "turn"},
     "config": CORE,
     "gate": CORE,
     "store": {"config"},
@@ -25,14 +26,17 @@ MAY_IMPORT = {
     "limits": CORE | {"tokens"},
     "procs": CORE | {"procs"},
     "wire": CORE | {"wire"},
-    "backends": CORE | {"transcript", "tokens", "config", "media", "procs", "schema", "backends"},
-    "registry": CORE | {"config", "procs", "backends"},
+    "backends": CORE
+    | {"capabilities", "transcript", "tokens", "config", "media", "procs", "schema", "backends"},
+    "registry": CORE | {"capabilities", "config", "procs", "backends"},
     "conversations": CORE,
     "telling": CORE | TOOLS - {"wire"} | {"conversations"},
-    "pump": CORE | TOOLS - {"wire"} | {"backends", "conversations", "registry", "telling"},
+    "pump": CORE
+    | TOOLS - {"wire"}
+    | {"backends", "capabilities", "conversations", "fetch", "registry", "telling"},
     "service": CORE
     | TOOLS - {"wire"}
-    | {"backends", "conversations", "pump", "registry", "telling"},
+    | {"backends", "conversations", "fetch", "pump", "registry", "telling"},
     "server": CORE | TOOLS | {"backends", "registry", "service", "server", "store"},
     "cli": CORE | TOOLS | {"backends", "registry", "service", "server", "cli"},
     "__init__": set(),

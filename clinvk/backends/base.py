@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from clinvk.capabilities import Capabilities
 from clinvk.errors import CliCrashedError, ClinvkError, NotInstalledError
 from clinvk.events import Event
 from clinvk.procs.pool import StartBackoffError
@@ -74,6 +75,7 @@ class Backend(Protocol):
     name: str
     kind: str
     vendor: str
+    capabilities: Capabilities
 
     def check(self, turn: Turn) -> tuple[str, ...]:
         """Return the request fields that this backend will ignore.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import anyio
 
-from clinvk.backends import claude_command, claude_input
+from clinvk.backends import claims, claude_command, claude_input
 from clinvk.backends.base import Health, State, find_program, require_program
 from clinvk.backends.claude_command import VENDOR_ENV, Login, find_login
 from clinvk.backends.claude_errors import LOGIN_FIX
@@ -45,6 +45,7 @@ class ClaudeBackend:
 
     kind = "claude"
     vendor = "anthropic"
+    capabilities = claims.CLAUDE
 
     def __init__(self, name: str, config: ClaudeConfig, supervisor: Supervisor) -> None:
         self.name = name

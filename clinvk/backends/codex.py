@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 
-from clinvk.backends import codex_home, structured
+from clinvk.backends import claims, codex_home, structured
 from clinvk.backends.base import Health, State, find_program, require_program, start_failure
 from clinvk.backends.codex_calls import Calls
 from clinvk.backends.codex_catalog import Catalog
@@ -85,6 +85,7 @@ class CodexBackend:
 
     kind = "codex"
     vendor = "openai"
+    capabilities = claims.CODEX
 
     def __init__(self, name: str, config: CodexConfig, supervisor: Supervisor) -> None:
         self.name = name

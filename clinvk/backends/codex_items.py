@@ -4,7 +4,7 @@ from typing import Any
 
 from clinvk.backends.codex_tools import demand, inner_name
 from clinvk.errors import BadRequestError, ContextTooLongError, UnsupportedError
-from clinvk.media import read_image
+from clinvk.media import is_remote, read_image
 from clinvk.turn import ImagePart, Message, Part, Role, TextPart, Turn
 
 # What codex takes as one input (observed with codex 0.169.0: -32602, input_too_large).
@@ -49,7 +49,8 @@ def check_parts(turn: Turn) -> None:
                     f"codex takes no images in {message.role} messages; send them as the user",
                     param=where,
                 )
-            read_image(part, where)
+            if not is_remote(part):  # those are fetched before the turn is opened
+                read_image(part, where)
 
 
 def check_size(turn: Turn) -> None:

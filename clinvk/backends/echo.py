@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import anyio.lowlevel
 
+from clinvk.backends import claims
 from clinvk.backends.base import Health, State
 from clinvk.config import EchoConfig
 from clinvk.events import Event, Finished, FinishReason, Started, TextDelta, Usage
@@ -19,6 +20,7 @@ class EchoBackend:
 
     kind = "echo"
     vendor = "clinvk"
+    capabilities = claims.ECHO
     installed = True
 
     def __init__(self, name: str, config: EchoConfig) -> None:

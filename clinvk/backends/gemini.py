@@ -17,7 +17,7 @@ from pathlib import Path
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
-from clinvk.backends import gemini_home, structured
+from clinvk.backends import claims, gemini_home, structured
 from clinvk.backends.acp import AcpAgent, Message
 from clinvk.backends.base import Health, State, find_program, require_program, start_failure
 from clinvk.backends.gemini_api import (
@@ -134,6 +134,7 @@ class GeminiBackend:
 
     kind = "gemini"
     vendor = "google"
+    capabilities = claims.GEMINI
 
     def __init__(self, name: str, config: GeminiConfig, supervisor: Supervisor) -> None:
         self.name = name

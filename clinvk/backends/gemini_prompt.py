@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from clinvk import transcript
 from clinvk.errors import BadRequestError
-from clinvk.media import read_audio, read_document, read_image
+from clinvk.media import is_remote, read_audio, read_document, read_image
 from clinvk.transcript import Block
 from clinvk.turn import AudioPart, FilePart, ImagePart, Part, TextPart, Turn
 
@@ -55,7 +55,8 @@ def _with_files_as_text(turn: Turn) -> Turn:
 def _checked(part: Part, param: str) -> Part:
     match part:
         case ImagePart():
-            read_image(part, param)
+            if not is_remote(part):  # those are fetched before the turn is opened
+                read_image(part, param)
         case AudioPart():
             read_audio(part, param)
         case FilePart():

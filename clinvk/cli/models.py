@@ -22,7 +22,8 @@ def models(want_json: bool, config_file: Path | None) -> None:
 
     rows = models_of(read_config(config_file).config)
     if want_json:
-        click.echo(as_json(list_body((row.id, row.owned_by) for row in rows)))
+        models = ((row.id, row.owned_by, row.capabilities.told()) for row in rows)
+        click.echo(as_json(list_body(models)))
         return
     table = plain_table("model", "owned by")
     for row in rows:

@@ -128,13 +128,15 @@ class _Streamed:
 async def list_models(request: web.Request) -> web.Response:
     """Answer `GET /models`."""
     rows = request.app[SERVICE].registry.rows()
-    return web.json_response(list_body((row.id, row.owned_by) for row in rows))
+    models = ((row.id, row.owned_by, row.capabilities.told()) for row in rows)
+    return web.json_response(list_body(models))
 
 
 async def get_model(request: web.Request) -> web.Response:
     """Answer `GET /models/{id}`, also for ids that an alias or a CLI would take."""
     asked, target = find_model(request)
-    return web.json_response(model_body(asked, target.backend.vendor))
+    can = request.app[SERVICE].registry.capabilities(target.backend)
+    return web.json_response(model_body(asked, target.backend.vendor, can.told()))
 
 
 def find_model(request: web.Request) -> tuple[str, Target]:

@@ -30,6 +30,9 @@ class Model(BaseModel):
     object: Literal["model"]
     created: int
     owned_by: str
+    clinvk: dict[str, Literal["native", "emulated", "no", "reported", "estimated"]] = Field(
+        description="what the model can do, by capability, and whether its CLI does it or clinvk"
+    )
 
 
 class ModelList(BaseModel):

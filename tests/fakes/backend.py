@@ -2,10 +2,13 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import anyio
 
+from clinvk.backends import claims
 from clinvk.backends.base import Health, Live, State
+from clinvk.capabilities import Level
 from clinvk.config import Config, EchoConfig
 from clinvk.errors import ClinvkError
 from clinvk.events import Event, Finished, FinishReason, Started, TextDelta, Usage
@@ -29,6 +32,7 @@ class ScriptBackend:
 
     kind = "script"
     vendor = "tests"
+    capabilities = replace(claims.CLAUDE, audio=Level.NATIVE, files=Level.NATIVE, pdf=Level.NATIVE)
     installed = True
 
     def __init__(self, name: str = "fake") -> None:

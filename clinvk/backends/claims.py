@@ -1,0 +1,83 @@
+"""What each kind of backend can do, side by side; a test holds every word against the real CLIs."""
+
+from clinvk.capabilities import Capabilities, Level
+
+_NATIVE, _EMULATED, _NO = Level.NATIVE, Level.EMULATED, Level.NO
+
+CLAUDE = Capabilities(
+    system_prompt=_NATIVE,
+    history=_NATIVE,
+    continued_turns=_NATIVE,
+    reasoning=_NATIVE,
+    reasoning_effort=_NATIVE,
+    tools=_NATIVE,
+    parallel_tool_calls=_NATIVE,
+    tool_choice=_EMULATED,
+    resumed_turns=_NATIVE,
+    vision=_NATIVE,
+    image_urls=_NATIVE,
+    audio=_NO,
+    files=_NO,
+    pdf=_NO,
+    json_object=_NATIVE,
+    json_schema=_NATIVE,
+)
+
+CODEX = Capabilities(
+    system_prompt=_NATIVE,
+    history=_NATIVE,
+    continued_turns=_EMULATED,
+    reasoning=_NATIVE,
+    reasoning_effort=_NATIVE,
+    tools=_NATIVE,
+    parallel_tool_calls=_NATIVE,
+    tool_choice=_EMULATED,
+    resumed_turns=_EMULATED,
+    vision=_NATIVE,
+    image_urls=_EMULATED,
+    audio=_NO,
+    files=_NO,
+    pdf=_NO,
+    json_object=_EMULATED,
+    json_schema=_NATIVE,
+)
+
+GEMINI = Capabilities(
+    system_prompt=_EMULATED,
+    history=_EMULATED,
+    continued_turns=_EMULATED,
+    reasoning=_NATIVE,
+    reasoning_effort=_NATIVE,
+    tools=_NO,
+    parallel_tool_calls=_NO,
+    tool_choice=_NO,
+    resumed_turns=_NO,
+    vision=_NATIVE,
+    image_urls=_EMULATED,
+    audio=_NATIVE,
+    files=_EMULATED,
+    pdf=_NATIVE,
+    json_object=_EMULATED,
+    json_schema=_EMULATED,
+)
+
+ECHO = Capabilities(
+    system_prompt=_NO,
+    history=_NO,
+    continued_turns=_NO,
+    reasoning=_NO,
+    reasoning_effort=_NO,
+    tools=_NO,
+    parallel_tool_calls=_NO,
+    tool_choice=_NO,
+    resumed_turns=_NO,
+    vision=_NO,
+    image_urls=_NO,
+    audio=_NO,
+    files=_NO,
+    pdf=_NO,
+    json_object=_NO,
+    json_schema=_NO,
+)
+
+BY_KIND = {"claude": CLAUDE, "codex": CODEX, "gemini": GEMINI, "echo": ECHO}

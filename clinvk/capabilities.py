@@ -1,0 +1,140 @@
+"""What a backend can do, and who does it: its CLI, or clinvk in its stead. Data; knows no CLI.
+
+The same claims are told of every model, printed in the README, and held against the real CLIs
+by a test.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+from clinvk.errors import UnsupportedError
+from clinvk.media import is_pdf, is_remote
+from clinvk.turn import AudioPart, FilePart, ImagePart, Part, Turn
+
+
+class Level(StrEnum):
+    """Who does it.
+
+    `NATIVE`: the CLI is told, as its model API has a place for it. `EMULATED`: clinvk does it, or
+    asks for it in words. `NO`: a 400, or no effect and a name in `x-clinvk-ignored`.
+    """
+
+    NATIVE = "native"
+    EMULATED = "emulated"
+    NO = "no"
+
+
+class Count(StrEnum):
+    """Whose count of tokens a reply has."""
+
+    REPORTED = "reported"
+    ESTIMATED = "estimated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """The claims of one kind of backend; `TITLES` says what each is."""
+
+    stream: Level = Level.NATIVE
+    system_prompt: Level
+    history: Level
+    continued_turns: Level
+    reasoning: Level
+    reasoning_effort: Level
+    tools: Level
+    parallel_tool_calls: Level
+    tool_choice: Level
+    resumed_turns: Level
+    vision: Level
+    image_urls: Level
+    audio: Level
+    files: Level
+    pdf: Level
+    json_object: Level
+    json_schema: Level
+    max_tokens: Level = Level.EMULATED
+    stop: Level = Level.EMULATED
+    n: Level = Level.EMULATED
+    sampling: Level = Level.NO
+    usage: Count = Count.REPORTED
+
+    def told(self) -> dict[str, str]:
+        """Return the claims as a client is told them."""
+        return {name: level.value for name, level in asdict(self).items()}
+
+
+# What each claim is about, and what clinvk does where the CLI does not.
+TITLES = {
+    "stream": ("streaming, token by token", ""),
+    "system_prompt": ("system and developer messages", "in a transcript, between marks"),
+    "history": ("earlier turns as turns", "as a transcript, between marks"),
+    "continued_turns": ("a conversation goes on where it was", "the whole of it is told again"),
+    "reasoning": ("reasoning as `reasoning_content`", ""),
+    "reasoning_effort": ("`reasoning_effort`", ""),
+    "tools": ("tools, their calls and results", ""),
+    "parallel_tool_calls": ("several calls at once", ""),
+    "tool_choice": ("`tool_choice` required or by name", "asked for, and reminded of once"),
+    "resumed_turns": ("results go to the turn that waits", "the whole history is told again"),
+    "vision": ("images", ""),
+    "image_urls": ("images by http(s) address", "fetched by clinvk"),
+    "audio": ("`input_audio`: wav, mp3", ""),
+    "files": ("`file`: text", "as text in its place"),
+    "pdf": ("`file`: PDF", ""),
+    "json_object": ("`response_format` json_object", "asked for, checked, mended once"),
+    "json_schema": ("`response_format` json_schema", "asked for, checked, mended once"),
+    "max_tokens": ("`max_tokens`", "cut by clinvk"),
+    "stop": ("`stop`", "cut by clinvk"),
+    "n": ("`n`", "as many turns"),
+    "sampling": ("`temperature`, `top_p`, `seed`, penalties", ""),
+    "usage": ("usage", "clinvk's count"),
+}
+
+_KINDS = {
+    "vision": ("images", "send text"),
+    "image_urls": ("images by address", "send a data URL (data:image/png;base64,…)"),
+    "audio": ("audio", "send text"),
+    "files": ("files", "send text"),
+    "pdf": ("PDF files", "send their text"),
+}
+
+
+def require_parts(
+    turn: Turn, backend: str, can: Capabilities, able: Callable[[str], Sequence[str]]
+) -> None:
+    """Refuse the first part of a kind that a backend cannot take.
+
+    Args:
+        turn: whose parts are looked at.
+        backend: what it is called.
+        can: its claims.
+        able: gives the names of the backends that have a capability.
+
+    Raises:
+        UnsupportedError: naming the part, and who can take it.
+    """
+    for at, message in enumerate(turn.messages):
+        for position, part in enumerate(message.parts):
+            for needed in _needs(part):
+                if getattr(can, needed) is Level.NO:
+                    what, instead = _KINDS[needed]
+                    others = " and ".join(able(needed))
+                    who = f"{others} can; or {instead}" if others else instead
+                    raise UnsupportedError(
+                        f"{backend!r} cannot take {what}; {who}",
+                        param=f"messages[{at}].content[{position}]",
+                    )
+
+
+def _needs(part: Part) -> Iterator[str]:
+    match part:
+        case ImagePart():
+            yield "vision"
+            if is_remote(part):
+                yield "image_urls"
+        case AudioPart():
+            yield "audio"
+        case FilePart():
+            yield "pdf" if is_pdf(part) else "files"
+        case _:
+            pass
