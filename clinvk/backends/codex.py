@@ -1,4 +1,4 @@
-"""Codex, driven over one long-lived `codex app-server`: a thread of its own for each turn."""
+"""Codex, driven over one long-lived `codex app-server`: a thread for each conversation."""
 
 import logging
 import os
@@ -14,27 +14,25 @@ import anyio
 
 from clinvk.backends import claims, codex_home, structured
 from clinvk.backends.base import Health, State, find_program, require_program, start_failure
-from clinvk.backends.codex_calls import Calls
 from clinvk.backends.codex_catalog import Catalog
 from clinvk.backends.codex_errors import LOGIN
-from clinvk.backends.codex_events import TurnParser
 from clinvk.backends.codex_format import output_schema
 from clinvk.backends.codex_home import Home
 from clinvk.backends.codex_items import check_calls, check_parts, check_size
-from clinvk.backends.codex_server import AppServer, Thread, launch
+from clinvk.backends.codex_live import Conversation
+from clinvk.backends.codex_server import AppServer, launch
 from clinvk.backends.codex_stderr import LOG_FILTER
-from clinvk.backends.codex_tools import check_tools, inner_name, offered
+from clinvk.backends.codex_tools import check_tools
 from clinvk.backends.codex_turns import begin
 from clinvk.config import CodexConfig
-from clinvk.errors import CliCrashedError, NotInstalledError, RateLimitedError
-from clinvk.events import Event, Failed
+from clinvk.errors import CliCrashedError, NotInstalledError
+from clinvk.events import Event
 from clinvk.procs.capture import Captured, capture
 from clinvk.procs.environment import child_environment
 from clinvk.procs.pool import ServerPool, StartBackoffError
 from clinvk.procs.process import Command, ProcessStartError
 from clinvk.procs.supervisor import Supervisor
-from clinvk.schema import AnswerCheck
-from clinvk.turn import OutputFormat, Turn
+from clinvk.turn import Turn
 
 INSTALL = "npm install -g @openai/codex"
 LOGIN_BY_KEY = "printenv OPENAI_API_KEY | codex login --with-api-key"
@@ -122,20 +120,17 @@ class CodexBackend:
 
     @asynccontextmanager
     async def open(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
-        """Run the turn on a thread of its own; leaving interrupts it and drops the thread."""
-        if turn.format is None:
-            async with self._run(turn, model) as events:
-                yield events
-        elif output_schema(turn.format) is not None:
-            async with self._run(turn, model) as events:
-                yield _checked(events, turn.format)
+        """Run the turn on a new thread; leaving interrupts it and drops the thread."""
+        if turn.format is None or output_schema(turn.format) is not None:
+            async with self._run(turn, model) as conversation:
+                yield conversation
         else:
             run, asked = partial(self._run, model=model), structured.told(turn)
             async with aclosing(structured.answer(asked, turn.format, run)) as events:
                 yield events
 
     @asynccontextmanager
-    async def _run(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
+    async def _run(self, turn: Turn, model: str | None) -> AsyncIterator[Conversation]:
         async with AsyncExitStack() as stack:
             try:
                 server = await stack.enter_async_context(self._lease())
@@ -144,13 +139,11 @@ class CodexBackend:
                 # It may have been dead already; nothing was sent to the model, so once more.
                 server = await stack.enter_async_context(self._lease())
                 thread = await begin(server, turn, model)
-            names = {inner_name(tool.name) for tool in offered(turn)}
-            calls = Calls(names, parallel=turn.parallel_calls)
-            parser = TurnParser(thread.model, retries=self._config.retries, calls=calls)
+            conversation = Conversation(server, thread, turn, retries=self._config.retries)
             try:
-                yield _events(server, thread, parser)
+                yield conversation
             finally:
-                server.leave(thread, done=parser.ended)
+                conversation.leave()
 
     async def health(self) -> Health:
         """Ask codex for its version and its login."""
@@ -235,25 +228,6 @@ class CodexBackend:
 
     def _source(self) -> dict[str, str]:
         return {**os.environ, **self._config.env}
-
-
-async def _events(server: AppServer, thread: Thread, parser: TurnParser) -> AsyncIterator[Event]:
-    async for message in thread.inbox:
-        for event in parser.feed(message):
-            if isinstance(event, Failed) and isinstance(event.error, RateLimitedError):
-                event.error.retry_after_s = (
-                    event.error.retry_after_s or await server.stderr.retry_after_s(thread.id)
-                )
-            yield event
-        if parser.done:
-            return
-    raise await server.ended()
-
-
-async def _checked(events: AsyncIterator[Event], form: OutputFormat) -> AsyncIterator[Event]:
-    check = AnswerCheck(form)
-    async for event in events:
-        yield check.feed(event)
 
 
 def _catalog(told: Captured) -> Catalog:

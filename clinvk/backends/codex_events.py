@@ -20,36 +20,61 @@ from clinvk.events import (
 
 _log = logging.getLogger(__name__)
 
+_NOTHING = Usage(0, 0)
+
 _QUIET_ITEMS = frozenset({"userMessage", "agentMessage", "reasoning", "dynamicToolCall"})
 
 
 class TurnParser:
-    """Turns the notifications of one thread, which has one turn, into events.
+    """Turns the notifications of one thread into events, those of one turn after the other.
 
-    `retries` is how often codex may try its model API again before the turn is given up. `calls`
-    is empty yet, and knows the caller's tools. `done` is whether the last event is out, `ended`
-    whether codex itself has ended the turn: after calls it has not, for it waits for results.
+    A turn that goes on after its calls is two here. `retries` is how often codex may try its
+    model API again before a turn is given up. `calls` is empty yet, and knows the caller's tools.
+    `done` is whether the last event is out, `ended` whether codex itself has ended the turn:
+    after calls it has not, for it waits for results.
     """
 
     def __init__(self, model: str | None, *, retries: int, calls: Calls | None = None) -> None:
         self._model = model
-        self._retries_left = retries
+        self._retries = self._retries_left = retries
         self._calls = Calls((), parallel=True) if calls is None else calls
         self._started = False
         self._said: dict[str, str] = {}
         self._open_messages: set[str] = set()
-        self._usage: Usage | None = None
+        self._total = self._told = _NOTHING
+        self._updates = 0
+        self._in_step = True
+        self._reason: FinishReason | None = None
         self.done = False
         self.ended = False
 
+    @property
+    def waits(self) -> bool:
+        """Whether codex waits to be told more, and remembers nothing but what was told of it."""
+        awaited = FinishReason.STOP if self.ended else FinishReason.TOOL_CALLS
+        return self._in_step and self._reason is awaited
+
+    def go_on(self) -> None:
+        """Begin the next turn."""
+        self._started = self.done = self.ended = False
+        self._said.clear()
+        self._open_messages.clear()
+        self._updates = 0
+        self._reason = None
+        self._retries_left = self._retries
+        self._calls.clear()
+
     def feed(self, message: dict[str, Any]) -> list[Event]:
         """Take a notification and return the events it stands for."""
-        params = message.get("params")
-        if self.done or not isinstance(params, dict):
+        method, params = message.get("method"), message.get("params")
+        if not isinstance(params, dict):
             return []
-        if self._calls.feed(message.get("method"), params):
+        return self._aside(method, params) if self.done else self._take(method, params)
+
+    def _take(self, method: object, params: dict[str, Any]) -> list[Event]:
+        if self._calls.feed(method, params):
             return self._call(_table(params.get("usage")))
-        match message.get("method"):
+        match method:
             case "item/started":
                 return self._item_started(_table(params.get("item")))
             case "item/agentMessage/delta":
@@ -61,7 +86,10 @@ class TurnParser:
             case "item/completed":
                 return self._item_completed(_table(params.get("item")))
             case "thread/tokenUsage/updated":
-                self._usage = _usage(_table(params.get("tokenUsage"))) or self._usage
+                # The thread's total, for an answer cut short is only there.
+                total = _usage(_table(_table(params.get("tokenUsage")).get("total")))
+                self._total = self._total if total == _NOTHING else total
+                self._updates += 1
             case "model/rerouted":
                 self._model = str(params.get("toModel") or self._model)
             case "error":
@@ -69,8 +97,16 @@ class TurnParser:
             case "turn/completed":
                 self.ended = True
                 return self._completed(_table(params.get("turn")))
-            case method:
+            case _:
                 _log.debug("ignored %s", method)
+        return []
+
+    def _aside(self, method: object, params: dict[str, Any]) -> list[Event]:
+        """Take what is told between two turns."""
+        if method == "turn/completed":
+            self.ended = True
+        elif method in ("thread/closed", "error") or _is_result(method, params):
+            self._in_step = False
         return []
 
     def _begin(self) -> list[Event]:
@@ -87,6 +123,7 @@ class TurnParser:
         if kind == "agentMessage":
             self._open_messages.add(str(item.get("id")))
         if kind not in _QUIET_ITEMS:
+            self._in_step = False
             events.append(ToolActivity(kind, str(item.get("status", "started"))))
         return events
 
@@ -117,7 +154,10 @@ class TurnParser:
         if kind == "agentMessage":
             self._open_messages.discard(ident)
             text, said = str(item.get("text", "")), self._said.get(ident, "")
-            return self._text(ident, text[len(said) :]) if text.startswith(said) else []
+            if text.startswith(said):
+                return self._text(ident, text[len(said) :])
+            self._in_step = False
+            return []
         if kind == "reasoning" and f"reasoning {ident}" not in self._said:
             pieces = item.get("summary") or item.get("content") or ()
             return self._reasoning(ident, "\n\n".join(str(piece) for piece in pieces))
@@ -127,9 +167,9 @@ class TurnParser:
 
     def _call(self, used: dict[str, Any]) -> list[Event]:
         self.done = True
-        usage = _sum(self._usage, _counts(used))
-        told = [] if usage is None else [usage]
-        return [*self._begin(), *self._calls.made, *told, Finished(FinishReason.TOOL_CALLS)]
+        spent = self._spend(_usage(used))
+        self._settle(FinishReason.TOOL_CALLS)
+        return [*self._begin(), *self._calls.made, *spent, Finished(FinishReason.TOOL_CALLS)]
 
     def _error(self, params: dict[str, Any]) -> list[Event]:
         """A failure that codex means to retry; one that it does not comes again at the end."""
@@ -138,6 +178,9 @@ class TurnParser:
         # A second try would say it all again.
         if self._retries_left > 0 and not self._said and not self._calls:
             self._retries_left -= 1
+            # What the response had begun with may be remembered.
+            self._in_step = self._in_step and not self._started
+            self._open_messages.clear()
             return []
         error = _table(params.get("error"))
         said = str(error.get("additionalDetails") or error.get("message") or "")
@@ -156,26 +199,34 @@ class TurnParser:
 
     def _finish(self, reason: FinishReason) -> list[Event]:
         self.done = True
-        usage = [] if self._usage is None else [self._usage]
-        return [*self._begin(), *usage, Finished(reason)]
+        self._settle(reason)
+        return [*self._begin(), *self._spend(_NOTHING), Finished(reason)]
+
+    def _settle(self, reason: FinishReason) -> None:
+        """See whether all was told: one response, in which nothing else was called.
+
+        Codex answers a wrong call itself, and then asks its model again.
+        """
+        self._reason = reason
+        responses = self._calls.responses if self._calls.watched else self._updates
+        self._in_step = self._in_step and responses == 1 and self._calls.complete
+
+    def _spend(self, uncounted: Usage) -> list[Event]:
+        """What was used since this was last told; `uncounted` is not in the total yet."""
+        spent = _minus(self._total + uncounted, self._told)
+        self._told += spent
+        return [] if spent == _NOTHING else [spent]
 
     def _fail(self, error: ClinvkError) -> list[Event]:
         self.done = True
         return [Failed(error)]
 
 
-def _usage(token_usage: dict[str, Any]) -> Usage | None:
-    """The thread's total is the turn's, for it has but one; an answer cut short is only there."""
-    return _counts(_table(token_usage.get("total")))
-
-
-def _counts(tokens: dict[str, Any]) -> Usage | None:
+def _usage(tokens: dict[str, Any]) -> Usage:
     def count(name: str) -> int:
         value = tokens.get(name)
         return value if isinstance(value, int) else 0
 
-    if not count("inputTokens") and not count("outputTokens"):
-        return None
     return Usage(
         input_tokens=count("inputTokens"),
         output_tokens=count("outputTokens"),
@@ -185,8 +236,20 @@ def _counts(tokens: dict[str, Any]) -> Usage | None:
     )
 
 
-def _sum(before: Usage | None, last: Usage | None) -> Usage | None:
-    return before or last if before is None or last is None else before + last
+def _minus(total: Usage, told: Usage) -> Usage:
+    return Usage(
+        input_tokens=max(0, total.input_tokens - told.input_tokens),
+        output_tokens=max(0, total.output_tokens - told.output_tokens),
+        cached_tokens=max(0, total.cached_tokens - told.cached_tokens),
+        cache_write_tokens=max(0, total.cache_write_tokens - told.cache_write_tokens),
+        reasoning_tokens=max(0, total.reasoning_tokens - told.reasoning_tokens),
+    )
+
+
+def _is_result(method: object, params: dict[str, Any]) -> bool:
+    """Whether a call has been answered."""
+    item = _table(params.get("item"))
+    return method == "item/completed" and item.get("type") == "dynamicToolCall"
 
 
 def _table(value: object) -> dict[str, Any]:

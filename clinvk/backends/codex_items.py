@@ -1,5 +1,6 @@
 """A turn as items of the Responses API, each message with its role and parts: pure."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from clinvk.backends.codex_tools import demand, inner_name
@@ -22,10 +23,26 @@ _ROLES = {
 
 def items(turn: Turn) -> list[Item]:
     """Return the whole conversation, in order, and last what codex can only tell in words."""
-    told = [item for message in turn.messages for item in _items(message)]
+    told = message_items(turn.messages)
     if demanded := demand(turn.tool_choice):
         told.append(_message("developer", [_text("input_text", demanded)]))
     return told
+
+
+def message_items(messages: Iterable[Message]) -> list[Item]:
+    """Return some of a conversation, in order."""
+    return [item for message in messages for item in _items(message)]
+
+
+def result_content(message: Message) -> list[Item]:
+    """Return a tool's result as the answer to codex's `item/tool/call`."""
+    content: list[Item] = []
+    for part in message.parts or (TextPart(""),):
+        if isinstance(part, TextPart):
+            content.append({"type": "inputText", "text": part.text})
+        elif isinstance(part, ImagePart):
+            content.append({"type": "inputImage", "imageUrl": read_image(part, "").url})
+    return content
 
 
 def check_parts(turn: Turn) -> None:

@@ -8,11 +8,11 @@ import logging
 import math
 import re
 import signal
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import anyio
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from clinvk import __version__
 from clinvk.backends.codex_catalog import Catalog
@@ -39,11 +39,34 @@ Message = dict[str, Any]
 class Thread:
     """One conversation on the server, with an inbox of its own so that none holds up another."""
 
-    def __init__(self, ident: str, model: str, inbox: MemoryObjectReceiveStream[Message]) -> None:
+    def __init__(self, ident: str, model: str) -> None:
         self.id = ident
         self.model = model
-        self.inbox = inbox
         self.turn_id: str | None = None
+        self._send, self.inbox = anyio.create_memory_object_stream[Message](math.inf)
+        self._results: dict[str, list[Message]] = {}
+        self._told = anyio.Event()
+
+    def push(self, message: Message) -> None:
+        """Put a notification into the inbox."""
+        with contextlib.suppress(anyio.BrokenResourceError):
+            self._send.send_nowait(message)
+
+    def end(self) -> None:
+        """Nothing more will come into the inbox."""
+        self._send.close()
+
+    def tell(self, results: Mapping[str, list[Message]]) -> None:
+        """Give the results of calls by their ids; codex may already wait for one, or ask later."""
+        self._results.update(results)
+        told, self._told = self._told, anyio.Event()
+        told.set()
+
+    async def result(self, call_id: str) -> list[Message]:
+        """Wait until the result of a call is told."""
+        while call_id not in self._results:
+            await self._told.wait()
+        return self._results.pop(call_id)
 
 
 class AppServer:
@@ -63,7 +86,7 @@ class AppServer:
         self.version: str | None = None
         self._process = child
         self._supervisor = supervisor
-        self._inboxes: dict[str, MemoryObjectSendStream[Message]] = {}
+        self._threads: dict[str, Thread] = {}
         self._stopping = False
         self._ended = anyio.Event()
         self._peer = RpcPeer(
@@ -89,8 +112,8 @@ class AppServer:
             with anyio.CancelScope(shield=True):
                 await self._process.stopped()
             self._ended.set()
-            for inbox in self._inboxes.values():
-                inbox.close()
+            for thread in self._threads.values():
+                thread.end()
             self.home.remove()
 
     async def request(self, method: str, params: Message) -> Message:
@@ -134,16 +157,14 @@ class AppServer:
 
     def join(self, thread_id: str, model: str) -> Thread:
         """Open the inbox of a thread."""
-        send, receive = anyio.create_memory_object_stream[Message](math.inf)
-        self._inboxes[thread_id] = send
+        thread = self._threads[thread_id] = Thread(thread_id, model)
         self.stderr.expect(thread_id)
-        return Thread(thread_id, model, receive)
+        return thread
 
     def leave(self, thread: Thread, *, done: bool) -> None:
         """Close a thread's inbox; the server drops the thread, and its turn, behind the scenes."""
-        inbox = self._inboxes.pop(thread.id, None)
-        if inbox is not None:
-            inbox.close()
+        self._threads.pop(thread.id, None)
+        thread.end()
         thread.inbox.close()
         self.stderr.forget(thread.id)
         if not self._ended.is_set():
@@ -161,22 +182,43 @@ class AppServer:
         )
 
     def _route(self, method: str, params: Message) -> None:
-        inbox = self._inboxes.get(str(params.get("threadId")))
-        if inbox is None:
+        thread = self._threads.get(str(params.get("threadId")))
+        if thread is None:
             _log.debug("codex said %s", method)
             return
-        with contextlib.suppress(anyio.BrokenResourceError):
-            inbox.send_nowait({"method": method, "params": params})
+        thread.push({"method": method, "params": params})
 
     async def _asked(self, number: int | str, method: str, params: Message) -> None:
-        """Leave a call of the caller's tool open, for its turn is interrupted; refuse all else.
+        """Hold a call of the caller's tool until its result is told; refuse all else.
 
-        But a response that breaks off after a call has no end that codex would tell of, until the
-        call is answered.
+        Codex sets no time for it. If none is told, the turn is interrupted, and the call with it.
         """
+        thread = self._threads.get(str(params.get("threadId")))
         if method != TOOL_CALL:  # approvals, questions, logins
             await self._peer.refuse(number, METHOD_NOT_FOUND, f"{method!r} is not known here")
-        elif await self.stderr.broke_off(str(params.get("threadId"))):
+        elif thread is not None:
+            await self._hold(number, thread, str(params.get("callId")))
+
+    async def _hold(self, number: int | str, thread: Thread, call_id: str) -> None:
+        """Answer a call once its result is told.
+
+        But refuse it if its response breaks off: of that codex tells no end before.
+        """
+        content: list[Message] | None = None
+        broken = False
+
+        async def watch() -> None:
+            nonlocal broken
+            broken = await self.stderr.broke_off(thread.id)
+            group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch)
+            content = await thread.result(call_id)
+            group.cancel_scope.cancel()
+        if content is not None:
+            await self._peer.reply(number, {"contentItems": content, "success": True})
+        elif broken:
             await self._peer.refuse(number, INTERNAL_ERROR, "the response broke off")
 
     async def _let_go(self, thread: Thread, *, done: bool) -> None:

@@ -1,21 +1,23 @@
-"""Starts a turn on an app-server: a new thread, the conversation put into it, and go.
+"""Starts a turn on an app-server: a thread, what it has not heard yet put into it, and go.
 
 The turn is started without input. What stands in a turn's input is searched by codex for `$skill`
 and other mentions, and files of the user's are added to it; injected items are not touched.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
 
 from clinvk.backends.codex_format import output_schema
 from clinvk.backends.codex_home import OWN_PROVIDER
-from clinvk.backends.codex_items import items
+from clinvk.backends.codex_items import Item, items, message_items
 from clinvk.backends.codex_server import AppServer, Thread
 from clinvk.backends.codex_tools import dynamic_tools
-from clinvk.errors import BadRequestError, CliProtocolError, UnavailableError
+from clinvk.errors import BadRequestError, CliCrashedError, CliProtocolError, UnavailableError
 from clinvk.procs.rpc import RpcError
-from clinvk.turn import Turn
+from clinvk.turn import Message, Turn
 
 BEGIN_S = 30.0
 _TOOL_REFUSED = "dynamic tool"
@@ -32,17 +34,9 @@ async def begin(server: AppServer, turn: Turn, model: str | None) -> Thread:
     """
     thread: Thread | None = None
     try:
-        # Cancelled half way the thread's id would be lost, and the thread never unloaded.
-        with anyio.fail_after(BEGIN_S, shield=True):
+        with _started_in_time():
             thread = await _thread(server, turn, model)
-            place = {"threadId": thread.id}
-            await server.request("thread/inject_items", {**place, "items": items(turn)})
-            effort = turn.effort and server.catalog.effort(turn.effort, thread.model)
-            chosen: dict[str, Any] = {"effort": effort} if effort else {}
-            if (schema := output_schema(turn.format)) is not None:
-                chosen["outputSchema"] = schema
-            started = await server.request("turn/start", {**place, "input": [], **chosen})
-            thread.turn_id = str(started["turn"]["id"])
+            await _start(server, thread, turn, items(turn))
             return thread
     except BaseException as exc:
         if thread is not None:
@@ -52,12 +46,48 @@ async def begin(server: AppServer, turn: Turn, model: str | None) -> Thread:
                 raise BadRequestError(f"codex refused the tools: {said}", param="tools") from exc
             case RpcError():
                 raise UnavailableError(f"codex would not start the turn: {exc.message}") from exc
-            case TimeoutError():
-                said = f"codex did not start the turn within {BEGIN_S:g} s"
-                raise CliProtocolError(said) from exc
-            case KeyError() | TypeError():
-                raise CliProtocolError("codex started a turn in a way unknown here") from exc
         raise
+
+
+async def begin_next(
+    server: AppServer, thread: Thread, turn: Turn, said: tuple[Message, ...]
+) -> None:
+    """Begin the next turn of a thread, which is like `turn` but for what is `said` since.
+
+    Raises:
+        CliCrashedError: if the server, or the thread, is no more.
+        CliProtocolError: if it did not begin it in time, or not as expected.
+    """
+    try:
+        with _started_in_time():
+            await _start(server, thread, turn, message_items(said))
+    except RpcError as exc:
+        raise CliCrashedError(f"codex would not go on with the thread: {exc.message}") from exc
+
+
+@contextmanager
+def _started_in_time() -> Iterator[None]:
+    try:
+        # Cancelled half way the ids would be lost, and the thread never unloaded.
+        with anyio.fail_after(BEGIN_S, shield=True):
+            yield
+    except TimeoutError as exc:
+        said = f"codex did not start the turn within {BEGIN_S:g} s"
+        raise CliProtocolError(said) from exc
+    except (KeyError, TypeError) as exc:
+        raise CliProtocolError("codex started a turn in a way unknown here") from exc
+
+
+async def _start(server: AppServer, thread: Thread, turn: Turn, told: list[Item]) -> None:
+    thread.turn_id = None
+    place = {"threadId": thread.id}
+    await server.request("thread/inject_items", {**place, "items": told})
+    effort = turn.effort and server.catalog.effort(turn.effort, thread.model)
+    chosen: dict[str, Any] = {"effort": effort} if effort else {}
+    if (schema := output_schema(turn.format)) is not None:
+        chosen["outputSchema"] = schema
+    started = await server.request("turn/start", {**place, "input": [], **chosen})
+    thread.turn_id = str(started["turn"]["id"])
 
 
 async def _thread(server: AppServer, turn: Turn, model: str | None) -> Thread:
