@@ -64,7 +64,7 @@ class FakeAnthropic(FakeApi):
         if reply.status != 200:
             return self._refuse(reply)
         if not captured.body.get("stream"):
-            return web.json_response(_message(captured, reply))
+            return web.json_response(_message(captured, reply, len(self.turns)))
         self.idle.clear()
         try:
             async with self.stream(request, reply) as response:
@@ -84,7 +84,12 @@ class FakeAnthropic(FakeApi):
         async def send(event: dict[str, Any]) -> None:
             await response.write(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
 
-        await send({"type": "message_start", "message": _message(captured, reply, empty=True)})
+        await send(
+            {
+                "type": "message_start",
+                "message": _message(captured, reply, len(self.turns), empty=True),
+            }
+        )
         await send({"type": "ping"})
         index = 0
         if reply.thinking:
@@ -152,11 +157,13 @@ def _usage(reply: Reply) -> dict[str, int]:
     }
 
 
-def _message(captured: Captured, reply: Reply, *, empty: bool = False) -> dict[str, Any]:
+def _message(
+    captured: Captured, reply: Reply, number: int, *, empty: bool = False
+) -> dict[str, Any]:
     content = [] if empty else [{"type": "text", "text": "".join(reply.text)}]
     usage = _usage(reply)
     return {
-        "id": "msg_fake",
+        "id": f"msg_fake_{number}",
         "type": "message",
         "role": "assistant",
         "model": captured.body["model"],
