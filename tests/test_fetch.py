@@ -1,6 +1,5 @@
 """Images by address: what is fetched, and where clinvk never goes."""
 
-import base64
 import ipaddress
 import socket
 from collections.abc import AsyncIterator
@@ -8,7 +7,6 @@ from typing import Any
 
 import anyio
 import pytest
-from aiohttp import web
 
 from clinvk import fetch
 from clinvk.config import FetchConfig
@@ -16,68 +14,18 @@ from clinvk.errors import BadRequestError
 from clinvk.fetch import Fetcher, is_public
 from clinvk.media import Image, read_image
 from clinvk.turn import ImagePart, Message, Role, TextPart, Turn
+from tests.sites import CONTENT, HOST, Site
 from tests.test_media import GIF, PNG, WEBP
-
-HERE = "127.0.0.1"
-CONTENT = {"/a.png": base64.b64decode(PNG), "/a.gif": base64.b64decode(GIF), "/page": b"<html>"}
-
-
-class Site:
-    """A web server with images, and what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[web.Request] = []
-        self.hold = anyio.Event()
-        self.held = anyio.Event()
-        self.gone = anyio.Event()
-        self.port = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://{HERE}:{self.port}"
-
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        self.asked.append(request)
-        if (to := request.query.get("to")) is not None:
-            return web.Response(status=302, headers={"Location": to, "Set-Cookie": "a=b"})
-        if request.path == "/hangs":
-            return await self._hang(request)
-        if request.path == "/pieces":
-            response = web.StreamResponse()
-            await response.prepare(request)
-            for byte in CONTENT["/a.png"]:
-                await response.write(bytes([byte]))
-            return response
-        body = CONTENT.get(request.path)
-        return web.Response(status=404) if body is None else web.Response(body=body)
-
-    async def _hang(self, request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        await response.write(CONTENT["/a.png"][:20])
-        self.held.set()
-        try:
-            await self.hold.wait()
-        finally:
-            self.gone.set()
-        return response
 
 
 @pytest.fixture
 async def site() -> AsyncIterator[Site]:
-    made = Site()
-    app = web.Application()
-    app.router.add_get("/{rest:.*}", made.answer)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, HERE, 0).start()
-    made.port = runner.addresses[0][1]
-    yield made
-    await runner.cleanup()
+    async with Site().running() as running:
+        yield running
 
 
 def config(**fields: Any) -> FetchConfig:
-    return FetchConfig(**{"allow_private": [HERE], **fields})
+    return FetchConfig(**{"allow_private": [HOST], **fields})
 
 
 def shown(*urls: str) -> Turn:
@@ -183,7 +131,7 @@ async def test_the_images_of_a_request_share_one_allowance(site: Site) -> None:
 
 
 async def test_what_a_connection_fails_by_is_told() -> None:
-    refused = await refusal(shown(f"http://{HERE}:1/a.png"))
+    refused = await refusal(shown(f"http://{HOST}:1/a.png"))
     assert "onnect" in refused.message
 
 
@@ -289,7 +237,7 @@ class Names:
 
 
 async def test_a_name_is_what_it_leads_to(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    Names(monkeypatch, inside_test=["10.0.0.1 127.0.0.1"], there_test=[HERE])
+    Names(monkeypatch, inside_test=["10.0.0.1 127.0.0.1"], there_test=[HOST])
     refused = await refusal(shown(f"http://inside.test:{site.port}/a.png"))
     assert "'inside.test' is not at a public address" in refused.message
     url = f"http://there.test:{site.port}/a.png"
@@ -302,7 +250,7 @@ async def test_an_answer_that_changes_is_asked_for_once(
 ) -> None:
     names = Names(monkeypatch, rebinding_test=["10.9.9.9 127.0.0.1", "127.0.0.2"])
     # The only server that a test may reach stands for a public one.
-    monkeypatch.setattr(fetch, "is_public", lambda address: str(address) == HERE)
+    monkeypatch.setattr(fetch, "is_public", lambda address: str(address) == HOST)
     assert await fetched(shown(f"http://rebinding.test:{site.port}/a.png"), allow_private=[])
     assert names.asked == ["rebinding.test"]
     refused = await refusal(shown(f"http://rebinding.test:{site.port}/a.png"), allow_private=[])

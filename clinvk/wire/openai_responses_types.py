@@ -6,7 +6,7 @@ beside it: messages without a type, unknown tools and items, unknown fields.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
 PARTS = ("input_text", "output_text", "text", "refusal", "input_image", "input_file", "input_audio")
 ITEMS = ("message", "function_call", "function_call_output", "item_reference")
@@ -46,12 +46,17 @@ class RefusalPartIn(_In):
 
 
 class ImagePartIn(_In):
-    """An image by address, or by content as a data URL."""
+    """An image by address, or by content as a data URL; some send it as Chat Completions does."""
 
     type: Literal["input_image"]
     image_url: str | None = None
     file_id: str | None = None
     detail: str | None = None
+
+    @field_validator("image_url", mode="before")
+    @classmethod
+    def _object(cls, value: object) -> object:
+        return value["url"] if isinstance(value, dict) and "url" in value else value
 
 
 class FilePartIn(_In):

@@ -62,7 +62,6 @@ def test_a_command_after_an_image_needs_no_guard() -> None:
     "part",
     [
         ImagePart(url="data:image/png;base64,AAAA"),
-        ImagePart(url="http://example.com/a.png"),
         AudioPart("ogg", "AA=="),
         FilePart("a", file_id="file-1"),
     ],
