@@ -117,8 +117,8 @@ class TurnParser:
 
     def _item_started(self, item: dict[str, Any]) -> list[Event]:
         kind = item.get("type")
-        if not isinstance(kind, str) or kind == "userMessage":
-            return []
+        if not isinstance(kind, str) or kind in ("userMessage", "dynamicToolCall"):
+            return []  # a call may be told of only after the next turn has begun
         events = self._begin()
         if kind == "agentMessage":
             self._open_messages.add(str(item.get("id")))

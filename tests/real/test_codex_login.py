@@ -21,7 +21,7 @@ from clinvk.errors import (
 from clinvk.events import (
     ReasoningDelta,
 )
-from clinvk.turn import ImagePart, Message, OutputFormat, Role, TextPart, ToolSpec
+from clinvk.turn import AudioPart, Message, OutputFormat, Role, TextPart, ToolSpec
 from tests.fakes.api import Reply
 from tests.real.codex_world import World, codex_world, collect, said, turn
 
@@ -150,9 +150,9 @@ async def test_a_missing_cli_is_told_with_the_command_that_installs_it(world: Wo
 
 def test_what_cannot_be_carried_is_refused_by_name(world: World) -> None:
     backend = world.backend()
-    image = Message(Role.USER, (TextPart("a"), ImagePart(url="http://x/y.png")))
+    sound = Message(Role.USER, (TextPart("a"), AudioPart("wav", "AAAA")))
     with pytest.raises(UnsupportedError) as refused:
-        backend.check(turn(image))
+        backend.check(turn(sound))
     assert refused.value.param == "messages[0].content[1]"
     for asked, param in (
         (replace(turn("hi"), tools=(ToolSpec("a b"),)), "tools[0].function.name"),
