@@ -92,6 +92,11 @@ class Document:
     data: str | None
     text: str | None
 
+    @property
+    def as_text(self) -> str | None:
+        """A text file as text for a model, after its name."""
+        return None if self.text is None else f"{self.name}:\n{self.text}\n"
+
 
 AUDIO_TYPES = {"wav": "audio/wav", "mp3": "audio/mp3"}
 PDF_TYPE = "application/pdf"

@@ -10,6 +10,7 @@ Observed with claude 2.1.197:
   empty last block is enough, and is dropped before the request upstream.
 - Blank text blocks of a user are dropped too, so a blank part is joined to its neighbour.
 - The address of an image is passed on as it is; an image of more than 2000 pixels is scaled down.
+- Documents, PDF and text, are passed on as they are, in a tool's result too.
 - A conversation cannot end with the assistant: the CLI adds a user message `(no content)`.
 """
 
@@ -25,7 +26,17 @@ from clinvk import media
 from clinvk.backends import claude_schema, claude_tools
 from clinvk.backends.claude_blocks import Offer
 from clinvk.errors import BadRequestError, ContextTooLongError, UnsupportedError
-from clinvk.turn import ImagePart, Message, Part, PriorCall, Role, TextPart, Turn
+from clinvk.turn import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Message,
+    Part,
+    PriorCall,
+    Role,
+    TextPart,
+    Turn,
+)
 
 # What the CLI itself takes for a piped prompt. Over stream-json it would take more, and no
 # model would: its largest context window, a million tokens, is about 4 MB of text.
@@ -78,7 +89,7 @@ def check(turn: Turn) -> None:
         for position, part in enumerate(message.parts):
             _check_part(message, part, f"messages[{at}].content[{position}]")
         spoken = message.role in {Role.USER, Role.ASSISTANT}
-        if spoken and message.text and _is_blank(message.text) and not _has_images(message):
+        if spoken and message.text and _is_blank(message.text) and not _has_media(message):
             raise BadRequestError(
                 "the text is blank, which Claude models take from nobody; write something",
                 param=f"messages[{at}].content",
@@ -120,19 +131,23 @@ def results(said: Iterable[Message]) -> dict[str, claude_tools.Content] | None:
     """Return the results of calls by their ids, for the CLI to pass on; None if it would not.
 
     It writes words of its own for an empty result, puts a long one in a file, and takes images
-    from tools by content only.
+    from tools by content only, and documents only in a history.
     """
     found = {}
     for message in said:
         blocks = _blocks(message)
         text = "".join(block.get("text", "") for block in blocks)
-        shown = not _is_blank(text) or _has_images(message)
+        shown = not _is_blank(text) or _has_media(message)
         if not shown or len(text.encode("utf-16-le", "replace")) > 2 * claude_tools.MAX_RESULT:
             return None
-        if any(block.get("source", {}).get("type") == "url" for block in blocks):
+        if any(_only_in_history(block) for block in blocks):
             return None
         found[str(message.call_id)] = [_tool_content(block) for block in blocks]
     return found
+
+
+def _only_in_history(block: Block) -> bool:
+    return block["type"] == "document" or block.get("source", {}).get("type") == "url"
 
 
 def _tool_content(block: Block) -> Block:
@@ -148,11 +163,11 @@ def _instructions(turn: Turn) -> str:
 
 
 def _says_something(message: Message) -> bool:
-    return bool(message.text or message.calls or message.role is Role.TOOL or _has_images(message))
+    return bool(message.text or message.calls or message.role is Role.TOOL or _has_media(message))
 
 
-def _has_images(message: Message) -> bool:
-    return any(isinstance(part, ImagePart) for part in message.parts)
+def _has_media(message: Message) -> bool:
+    return any(isinstance(part, ImagePart | FilePart) for part in message.parts)
 
 
 def _distinct_calls(messages: list[Message]) -> list[Message]:
@@ -180,7 +195,7 @@ def _user_blocks(message: Message) -> list[Block]:
     blocks = _blocks(message)
     if message.role is not Role.TOOL:
         return blocks
-    plain = len(blocks) < 2 and not _has_images(message)
+    plain = len(blocks) < 2 and not _has_media(message)
     content = message.text if plain else blocks
     return [{"type": "tool_result", "tool_use_id": message.call_id, "content": content}]
 
@@ -209,6 +224,8 @@ def _blocks(message: Message) -> list[Block]:
     for part in message.parts:
         if isinstance(part, ImagePart):
             blocks.append(_image_block(part))
+        elif isinstance(part, FilePart):
+            blocks.append(_document_block(part))
         elif isinstance(part, TextPart) and part.text:
             before = blocks[-1].get("text") if blocks else None
             if before is not None and (_is_blank(before) or _is_blank(part.text)):
@@ -226,23 +243,33 @@ def _image_block(part: ImagePart) -> Block:
     return {"type": "image", "source": source}
 
 
+def _document_block(part: FilePart) -> Block:
+    document = media.read_document(part, "messages")
+    if document.text is None:
+        source = {"type": "base64", "media_type": media.PDF_TYPE, "data": document.data}
+    else:
+        source = {"type": "text", "media_type": "text/plain", "data": document.text}
+    block: Block = {"type": "document", "source": source}
+    return {**block, "title": part.filename} if part.filename else block
+
+
 def _check_part(message: Message, part: Part, param: str) -> None:
     match part:
         case TextPart():
             return
-        case ImagePart() if message.role in {Role.USER, Role.TOOL}:
-            if not media.is_remote(part):
-                media.read_image(part, param)
-        case ImagePart():
-            raise UnsupportedError(
-                f"Claude takes images from the user and from tools, not from the {message.role}",
-                param=param,
-            )
-        case _:
+        case AudioPart():
+            raise UnsupportedError("Claude Code cannot take audio; send text", param=param)
+        case _ if message.role not in {Role.USER, Role.TOOL}:
             kind = type(part).__name__.removesuffix("Part").lower()
             raise UnsupportedError(
-                f"Claude Code cannot take {kind} parts yet; send text or images", param=param
+                f"Claude takes {kind}s from the user and from tools, not from the {message.role}",
+                param=param,
             )
+        case ImagePart():
+            if not media.is_remote(part):
+                media.read_image(part, param)
+        case FilePart():
+            media.read_document(part, param)
 
 
 def _check_size(turn: Turn) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 from clinvk.backends.codex_tools import demand, inner_name
 from clinvk.errors import BadRequestError, ContextTooLongError, UnsupportedError
-from clinvk.media import is_remote, read_image
-from clinvk.turn import ImagePart, Message, Part, Role, TextPart, Turn
+from clinvk.media import is_remote, read_document, read_image
+from clinvk.turn import FilePart, ImagePart, Message, Part, Role, TextPart, Turn
 
 # What codex takes as one input (observed with codex 0.169.0: -32602, input_too_large).
 MAX_INPUT_CHARS = 1_048_576
@@ -38,8 +38,8 @@ def result_content(message: Message) -> list[Item]:
     """Return a tool's result as the answer to codex's `item/tool/call`."""
     content: list[Item] = []
     for part in message.parts or (TextPart(""),):
-        if isinstance(part, TextPart):
-            content.append({"type": "inputText", "text": part.text})
+        if isinstance(part, TextPart | FilePart):
+            content.append({"type": "inputText", "text": _text_of(part)})
         elif isinstance(part, ImagePart):
             content.append({"type": "inputImage", "imageUrl": read_image(part, "").url})
     return content
@@ -56,10 +56,12 @@ def check_parts(turn: Turn) -> None:
             where = f"messages[{at}].content[{position}]"
             if isinstance(part, TextPart):
                 continue
+            if isinstance(part, FilePart) and read_document(part, where).text is not None:
+                continue
             if not isinstance(part, ImagePart):
-                kind = type(part).__name__.removesuffix("Part").lower()
+                kind = "PDF" if isinstance(part, FilePart) else "audio"
                 raise UnsupportedError(
-                    f"codex cannot take {kind} parts; send text or images", param=where
+                    f"codex cannot take {kind}; send text, text files or images", param=where
                 )
             if message.role not in (Role.USER, Role.TOOL):
                 raise UnsupportedError(
@@ -133,11 +135,16 @@ def _message(role: str, content: list[Item]) -> Item:
 def _content(kind: str, parts: tuple[Part, ...]) -> list[Item]:
     content: list[Item] = []
     for part in parts:
-        if isinstance(part, TextPart):
-            content.append(_text(kind, part.text))
+        if isinstance(part, TextPart | FilePart):
+            content.append(_text(kind, _text_of(part)))
         elif isinstance(part, ImagePart):
             content.append({"type": "input_image", "image_url": read_image(part, "").url})
     return content
+
+
+def _text_of(part: TextPart | FilePart) -> str:
+    """A text, or a text file as one: to codex 0.169.0 an `input_file` is an unknown variant."""
+    return part.text if isinstance(part, TextPart) else read_document(part, "").as_text or ""
 
 
 def _text(kind: str, text: str) -> Item:

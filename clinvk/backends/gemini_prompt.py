@@ -60,9 +60,9 @@ def _checked(part: Part, param: str) -> Part:
         case AudioPart():
             read_audio(part, param)
         case FilePart():
-            document = read_document(part, param)
-            if document.text is not None:
-                return TextPart(f"{document.name}:\n{document.text}\n")
+            text = read_document(part, param).as_text
+            if text is not None:
+                return TextPart(text)
         case TextPart():
             pass
     return part

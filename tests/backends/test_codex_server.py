@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -12,7 +13,7 @@ import pytest
 
 from clinvk.backends import codex as adapter
 from clinvk.backends import codex_server, codex_turns
-from clinvk.backends.base import State
+from clinvk.backends.base import Live, State
 from clinvk.backends.codex import CodexBackend
 from clinvk.config import CodexConfig
 from clinvk.errors import (
@@ -22,12 +23,13 @@ from clinvk.errors import (
     CliProtocolError,
     UnavailableError,
 )
-from clinvk.events import Event, TextDelta, check_grammar
+from clinvk.events import Event, Finished, FinishReason, TextDelta, check_grammar
 from clinvk.procs.supervisor import Supervisor
-from clinvk.turn import Message, Role, TextPart, Turn
+from clinvk.turn import Message, Role, TextPart, ToolSpec, Turn
 
 STAND_IN = Path(__file__).parent.parent / "fakes" / "codex_cli.py"
 ASKED = Turn("codex", (Message(Role.USER, (TextPart("hi"),)),))
+WITH_TOOL = replace(ASKED, tools=(ToolSpec("f"),))
 
 
 @pytest.fixture
@@ -110,6 +112,54 @@ async def test_a_server_that_does_not_greet_is_given_up(
 async def test_what_the_server_asks_is_refused(supervisor: Supervisor, tmp_path: Path) -> None:
     events = await run(backend(supervisor, "asks", tmp_path))
     assert TextDelta("refused with -32601") in events
+
+
+def told(ident: str) -> Message:
+    return Message(Role.TOOL, (TextPart(f"result {ident}"),), call_id=ident)
+
+
+async def test_calls_that_codex_relays_one_by_one_get_each_their_result(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    with anyio.fail_after(30):
+        async with backend(supervisor, "calls", tmp_path).open(WITH_TOOL, None) as stream:
+            assert [event async for event in stream][-1] == Finished(FinishReason.TOOL_CALLS)
+            assert isinstance(stream, Live)
+            assert stream.waits
+            await stream.go_on((told("two"), told("one")))
+            assert TextDelta("result one and result two") in [event async for event in stream]
+
+
+async def asked(home: Path, last: str) -> list[str]:
+    """What the stand-in was asked, once the last of it has come."""
+    methods: list[str] = []
+    with anyio.fail_after(30):
+        while last not in methods:
+            await anyio.sleep(0.01)
+            methods = (home / "asked").read_text().splitlines()
+    return methods
+
+
+@pytest.mark.parametrize("mode", ["calls", "fine"])
+async def test_only_a_turn_that_runs_is_interrupted(
+    supervisor: Supervisor, tmp_path: Path, mode: str
+) -> None:
+    with anyio.fail_after(30):
+        async with backend(supervisor, mode, tmp_path).open(WITH_TOOL, None) as stream:
+            assert isinstance([event async for event in stream][-1], Finished)
+    methods = await asked(tmp_path, "thread/unsubscribe")
+    assert ("turn/interrupt" in methods) is (mode == "calls")
+
+
+async def test_a_thread_that_codex_forgot_is_one_that_died(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    with anyio.fail_after(30):
+        async with backend(supervisor, "forgets", tmp_path).open(ASKED, None) as stream:
+            assert [event async for event in stream][-1] == Finished(FinishReason.STOP)
+            assert isinstance(stream, Live)
+            with pytest.raises(CliCrashedError, match="would not go on with the thread"):
+                await stream.go_on(ASKED.messages)
 
 
 async def test_chatter_does_no_harm(supervisor: Supervisor, tmp_path: Path) -> None:

@@ -1,12 +1,18 @@
-"""A stand-in for codex that misbehaves as its first argument says; the rest is codex's own."""
+"""A stand-in for codex that misbehaves as its first argument says; the rest is codex's own.
+
+What it is asked is written to `asked` in its HOME, a method a line.
+"""
 
 import json
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 MODE, *ARGUMENTS = sys.argv[1:]
+RESULTS: list[str] = []
+TURNS: list[int] = []
 
 
 def say(**message: Any) -> None:
@@ -20,13 +26,39 @@ def completed(answer: str) -> None:
     say(method="turn/completed", params={"threadId": "t", "turn": {"status": "completed"}})
 
 
+def call(ident: str) -> None:
+    """Make a call, and ask for its result."""
+    place = {"threadId": "t", "turnId": "u", "callId": ident}
+    say(id=ident, method="item/tool/call", params={**place, "tool": "f", "arguments": {}})
+
+
+def make_calls() -> None:
+    """Make two calls, but ask for the result of the first alone."""
+    say(method="turn/started", params={"threadId": "t", "turn": {"id": "u"}})
+    for ident in ("one", "two"):
+        item = {"type": "function_call", "name": "f", "arguments": "{}", "call_id": ident}
+        place = {"threadId": "t", "turnId": "u"}
+        say(method="rawResponseItem/completed", params={**place, "item": item})
+    say(method="rawResponse/completed", params={"threadId": "t"})
+    call("one")
+
+
+def take_result(ident: str, message: dict[str, Any]) -> None:
+    RESULTS.append(message["result"]["contentItems"][0]["text"])
+    if ident == "one":
+        call("two")
+    else:
+        completed(" and ".join(RESULTS))
+
+
 def start_turn(number: int) -> None:
-    if MODE == "refuses":
+    if MODE == "refuses" or (MODE == "forgets" and TURNS):
         say(id=number, error={"code": -32600, "message": "no such thing"})
         return
     if MODE == "picky":
         say(id=number, error={"code": -32600, "message": "dynamic tool name is reserved: f"})
         return
+    TURNS.append(number)
     say(id=number, result={"turn": {"id": "u"}})
     if MODE == "dies":
         sys.stderr.write("out of coffee\n")
@@ -42,6 +74,8 @@ def start_turn(number: int) -> None:
         say(method="future/event", params={"threadId": "t"})
         say(id=999, result={})
         completed("fine")
+    elif MODE == "calls":
+        make_calls()
     else:
         completed("fine")
 
@@ -59,8 +93,13 @@ def answer(message: dict[str, Any]) -> None:
         ),
         "turn/start": start_turn,
     }
+    if method is not None:
+        with (Path(os.environ["HOME"]) / "asked").open("a") as asked:
+            asked.write(f"{method}\n")
     if number == "q":
         completed(f"refused with {message['error']['code']}")
+    elif isinstance(number, str):
+        take_result(number, message)
     elif MODE == "hangs" and method == "thread/start":
         return
     elif isinstance(number, int):
