@@ -72,6 +72,7 @@ class BackendConfig(_Strict):
     max_parked: int = Field(default=8, ge=0, le=1024)
     idle_s: Seconds = 300
     max_idle: int = Field(default=4, ge=0, le=1024)
+    warm: int = Field(default=1, ge=0, le=64)
 
 
 class CliConfig(BackendConfig):
@@ -99,6 +100,7 @@ class ClaudeConfig(CliConfig):
 
     kind: Literal["claude"]
     command: list[str] = ["claude"]
+    warm_mb: int = Field(default=800, ge=0, le=1_048_576)
 
 
 class CodexConfig(CliConfig):

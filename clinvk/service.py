@@ -95,6 +95,7 @@ class Service:
             )
             for name, backend in config.backends.items()
         }
+        self._warm = {name: backend.warm > 0 for name, backend in config.backends.items()}
         self._health: dict[str, Health] = {}
         self._health_at = -math.inf
         self._health_lock = anyio.Lock()
@@ -150,7 +151,7 @@ class Service:
     async def warm(self) -> None:
         """Start what backends can start before their first turn; failures are logged."""
         for name, backend in self.registry.backends.items():
-            if backend.installed:
+            if backend.installed and self._warm[name]:
                 try:
                     await backend.warm()
                 except ClinvkError as exc:

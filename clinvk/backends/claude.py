@@ -1,20 +1,17 @@
 """Drives Claude Code over stream-json: a process per conversation, set up by control requests.
 
 Owns what makes claude a plain model whose login is the user's. Arguments and environment are
-claude_command's, the lines in claude_input's, the caller's tools claude_tools', the lines out
-claude_events'.
+claude_command's, processes claude_start's, the lines in claude_input's, the caller's tools
+claude_tools', the lines out claude_events'.
 
-    check -> script; open -> start a process -> initialize -> history -> query -> events
+    check -> script; open -> a process, started ahead -> initialize -> history -> query -> events
 """
 
 import json
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-
-import anyio
 
 from clinvk.backends import claims, claude_command, claude_input
 from clinvk.backends.base import Health, State, find_program, require_program
@@ -22,22 +19,18 @@ from clinvk.backends.claude_command import VENDOR_ENV, Login, find_login
 from clinvk.backends.claude_errors import LOGIN_FIX
 from clinvk.backends.claude_live import ClaudeConversation
 from clinvk.backends.claude_session import ClaudeSession
+from clinvk.backends.claude_start import Kind, Starter
 from clinvk.config import ClaudeConfig
-from clinvk.errors import CliCrashedError, CliProtocolError
 from clinvk.events import Event
-from clinvk.procs import process, scratch
 from clinvk.procs.capture import Captured, capture
 from clinvk.procs.environment import child_environment
-from clinvk.procs.process import Command, Process, ProcessStartError
+from clinvk.procs.process import Command, ProcessStartError
 from clinvk.procs.supervisor import Supervisor
 from clinvk.turn import Turn
 
 TESTED_VERSION = "2.1.197"
 INSTALL_FIX = "npm install -g @anthropic-ai/claude-code"
-BOOT_TIMEOUT_S = 60.0
 LOOK_TIMEOUT_S = 9.0
-# A start takes half a second of a processor: more at once than there are only delays each.
-STARTS_AT_ONCE = max(2, os.cpu_count() or 1)
 
 
 class ClaudeBackend:
@@ -51,12 +44,11 @@ class ClaudeBackend:
         self.name = name
         self._config = config
         self._supervisor = supervisor
-        self._starts = anyio.Semaphore(STARTS_AT_ONCE)
+        self._starter = Starter(config, supervisor)
         self._sessions: set[ClaudeSession] = set()
-        self._swept = False
 
     def __repr__(self) -> str:
-        return f"<ClaudeBackend {self.name!r}, {len(self._sessions)} running>"
+        return f"<ClaudeBackend {self.name!r}, {len(self._sessions)} running, {self._starter!r}>"
 
     @property
     def installed(self) -> bool:
@@ -73,9 +65,12 @@ class ClaudeBackend:
     async def open(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
         """Run the turn; see `Backend.open`."""
         script = claude_input.script(turn)
-        session = await self._ready(model, turn.effort, script)
+        kind = self._kind(model, turn.effort)
+        session = await self._starter.ready(kind, script)
         self._sessions.add(session)
-        conversation = ClaudeConversation(session, script, self._config.retries)
+        conversation = ClaudeConversation(
+            session, script, self._config.retries, partial(self._starter.used, kind)
+        )
         try:
             yield conversation
         finally:
@@ -107,54 +102,17 @@ class ClaudeBackend:
         return Health(State.READY, version, tested)
 
     async def warm(self) -> None:
-        """Nothing starts before the first turn: every process serves one."""
+        """Have processes of the default model wait for their conversation."""
+        self._starter.warm(self._kind(self._config.model, None))
 
     def close(self) -> None:
         """Begin to stop every process."""
+        self._starter.close()
         for session in self._sessions:
             session.process.stop_soon()
 
-    async def _ready(
-        self, model: str | None, effort: str | None, script: claude_input.Script
-    ) -> ClaudeSession:
-        async with self._starts:
-            session = ClaudeSession(await self._start(model, effort))
-            try:
-                with anyio.fail_after(BOOT_TIMEOUT_S):
-                    await session.initialize(script)
-            except TimeoutError:
-                await session.close()
-                raise CliProtocolError(
-                    f"claude was not ready after {BOOT_TIMEOUT_S:g} s; `clinvk doctor` may tell why"
-                ) from None
-            except BaseException:
-                await session.close()
-                raise
-            return session
-
-    async def _start(self, model: str | None, effort: str | None) -> Process:
-        program = self._program()
-        if not self._swept:
-            self._swept = True
-            scratch.remove_stale(self.kind)
-        login = self._login()
-        folder = scratch.make(self.kind)
-        try:
-            argv = (*program, *claude_command.arguments(model, effort, _settings(folder, login)))
-            env = {**login.env, "CLAUDE_CODE_TMPDIR": str(folder)}
-            child = await process.start(
-                self._supervisor, Command(argv, env, _working_folder(folder))
-            )
-            self._supervisor.start(
-                lambda: process.when_stopped(child, partial(scratch.remove, folder))
-            )
-        except ProcessStartError as exc:
-            scratch.remove(folder)
-            raise CliCrashedError(f"{program[0]!r} could not be started: {exc}") from exc
-        except BaseException:
-            scratch.remove(folder)
-            raise
-        return child
+    def _kind(self, model: str | None, effort: str | None) -> Kind:
+        return Kind.of(self._program(), model, effort, self._login())
 
     async def _ask(self, *arguments: str) -> Captured:
         command = Command((*self._program(), *arguments), self._login().env, Path("/"))
@@ -168,21 +126,6 @@ class ClaudeBackend:
 
     def _program(self) -> tuple[str, ...]:
         return require_program(self.name, self._config.command, self._base_env(), fix=INSTALL_FIX)
-
-
-def _working_folder(folder: Path) -> Path:
-    path = folder / "work"
-    path.mkdir()
-    return path
-
-
-def _settings(folder: Path, login: Login) -> Path | None:
-    """Write the login settings where only this user can read them; they may name a secret."""
-    if not login.settings:
-        return None
-    path = folder / "settings.json"
-    path.write_text(json.dumps(login.settings), "utf-8")
-    return path
 
 
 def _logged_in(status: str) -> bool | None:

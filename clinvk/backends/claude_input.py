@@ -147,7 +147,8 @@ def results(said: Iterable[Message]) -> dict[str, claude_tools.Content] | None:
 
 
 def _only_in_history(block: Block) -> bool:
-    return block["type"] == "document" or block.get("source", {}).get("type") == "url"
+    source = block.get("source", {})
+    return bool(block["type"] == "document" or source.get("type") == "url")
 
 
 def _tool_content(block: Block) -> Block:

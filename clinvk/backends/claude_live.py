@@ -5,6 +5,7 @@ meaning of the lines claude_events'.
 """
 
 from collections import deque
+from collections.abc import Callable
 
 from clinvk.backends import claude_input
 from clinvk.backends.base import Live
@@ -12,18 +13,28 @@ from clinvk.backends.claude_events import ClaudeParser
 from clinvk.backends.claude_input import Script
 from clinvk.backends.claude_session import ClaudeSession
 from clinvk.errors import CliCrashedError, CliProtocolError
-from clinvk.events import Event
+from clinvk.events import Event, Started
 from clinvk.turn import Message, Role
 
 
 class ClaudeConversation(Live):
-    """The events of a conversation; its process begins to stop as soon as it cannot go on."""
+    """The events of a conversation; its process begins to stop as soon as it cannot go on.
 
-    def __init__(self, session: ClaudeSession, script: Script, retries: int) -> None:
+    Args:
+        session: set up for the conversation.
+        script: what to ask.
+        retries: how often the CLI may ask its model API again.
+        on_begun: called when the model API has accepted the first turn.
+    """
+
+    def __init__(
+        self, session: ClaudeSession, script: Script, retries: int, on_begun: Callable[[], None]
+    ) -> None:
         self._session = session
         self._script: Script | None = script
         self._offer = script.offer
         self._retries = retries
+        self._on_begun: Callable[[], None] | None = on_begun
         self._parser = ClaudeParser(retries, script.offer)
         self._ready: deque[Event] = deque()
 
@@ -39,6 +50,9 @@ class ClaudeConversation(Live):
         while not self._ready and not self._parser.ended:
             self._ready.extend(self._parser.feed(await self._session.next()))
             self._let_go()
+            if self._on_begun is not None and self._ready and isinstance(self._ready[0], Started):
+                self._on_begun()
+                self._on_begun = None
         if not self._ready:
             raise StopAsyncIteration
         return self._ready.popleft()

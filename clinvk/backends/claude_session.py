@@ -15,6 +15,7 @@ from clinvk.procs.process import LineTooLongError, Process, ProcessGoneError
 
 EXIT_GRACE_S = 1.0  # it leaves within 0.04 s of the end of its input
 _SETUP = "setup"
+_PING = "ping"
 
 _log = logging.getLogger(__name__)
 
@@ -42,14 +43,20 @@ class ClaudeSession:
             request["sdkMcpServers"] = [claude_tools.SERVER]
         if script.schema is not None:
             request["jsonSchema"] = script.schema
-        await self._send({"type": "control_request", "request_id": _SETUP, "request": request})
-        while True:
-            message = await self.next()
-            reply = message.get("response")
-            if message.get("type") == "control_response" and isinstance(reply, dict):
-                if reply.get("subtype") == "success":
-                    return
-                raise CliProtocolError(f"claude refused its setup: {reply.get('error')}")
+        await self._send(_request(_SETUP, request))
+        reply = await self._reply(_SETUP)
+        if reply.get("subtype") != "success":
+            raise CliProtocolError(f"claude refused its setup: {reply.get('error')}")
+
+    async def booted(self) -> None:
+        """Return when the CLI has come up and waits for its setup.
+
+        Raises:
+            CliCrashedError: if it ended instead.
+        """
+        # Any request is answered then, also by "there is no such request".
+        await self._send(_request(_PING, {"subtype": "mcp_status"}))
+        await self._reply(_PING)
 
     async def ask(self, script: Script) -> None:
         """Say what was said before, and ask.
@@ -103,6 +110,10 @@ class ClaudeSession:
         """Whether the process runs, and has not been asked to stop."""
         return self.process.running
 
+    def stop_soon(self) -> None:
+        """Begin to stop the process; returns at once."""
+        self.process.stop_soon()
+
     def leave(self, *, busy: bool) -> None:
         """Begin to stop the process; one that is not `busy` may first end by itself."""
         self.process.stop_soon(eof_grace_s=0.0 if busy else EXIT_GRACE_S)
@@ -111,6 +122,15 @@ class ClaudeSession:
         """Begin to stop the process, which ends its turn; waits for nothing."""
         self.process.stop_soon()
         await self._lines.aclose()
+
+    async def _reply(self, ident: str) -> dict[str, Any]:
+        while True:
+            message = await self.next()
+            reply = message.get("response")
+            if message.get("type") != "control_response" or not isinstance(reply, dict):
+                continue
+            if reply.get("request_id", ident) == ident:
+                return reply
 
     async def _settled(self) -> None:
         while True:
@@ -167,3 +187,7 @@ class ClaudeSession:
             f"claude ended with exit code {code} before its answer did"
             + (f": {said}" if said else "; it gave no reason")
         )
+
+
+def _request(ident: str, request: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "control_request", "request_id": ident, "request": request}

@@ -17,6 +17,7 @@ from clinvk.cli.common import config_option
     help="Port to listen on; 0 picks a free one.  [default: 8080]",
 )
 @config_option
+@click.option("--no-warm", is_flag=True, help="Start no CLI before it is asked.")
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
@@ -24,11 +25,16 @@ from clinvk.cli.common import config_option
     show_default=True,
     help="What to log on stderr.",
 )
-def serve(host: str | None, port: int | None, config_file: Path | None, log_level: str) -> None:
+def serve(
+    host: str | None, port: int | None, config_file: Path | None, log_level: str, *, no_warm: bool
+) -> None:
     """Serve the CLIs as OpenAI models over HTTP, until Ctrl-C.
 
     Ctrl-C or SIGTERM lets running turns finish for a while; a second one ends them at once.
     """
     from clinvk.cli import serving  # noqa: PLC0415 - keeps --help fast
 
-    sys.exit(serving.serve_until_signal(config_file, host=host, port=port, log_level=log_level))
+    code = serving.serve_until_signal(
+        config_file, host=host, port=port, log_level=log_level, warm=not no_warm
+    )
+    sys.exit(code)

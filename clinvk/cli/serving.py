@@ -15,7 +15,7 @@ from clinvk.service import Service
 
 
 def serve_until_signal(
-    config_file: Path | None, *, host: str | None, port: int | None, log_level: str
+    config_file: Path | None, *, host: str | None, port: int | None, log_level: str, warm: bool
 ) -> int:
     """Serve and return the exit code.
 
@@ -29,7 +29,7 @@ def serve_until_signal(
         click.echo(f"read {loaded.path.absolute()}", err=True)
     config = with_server(loaded.config, host=host, port=port)
     try:
-        anyio.run(serve, create_app(config, warm=True), config.server, _announce)
+        anyio.run(serve, create_app(config, warm=warm), config.server, _announce)
     except ListenError as exc:
         raise CommandError(str(exc)) from exc
     return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from clinvk.backends import claude
+from clinvk.backends import claude_start
 from clinvk.backends.base import State
 from clinvk.backends.claude import ClaudeBackend
 from clinvk.config import ClaudeConfig
@@ -154,7 +154,7 @@ async def test_requests_of_the_cli_are_answered_as_far_as_they_are_known(
 async def test_a_program_that_never_answers_is_given_up(
     supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claude, "BOOT_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(claude_start, "BOOT_TIMEOUT_S", 0.05)
     backend = program(supervisor, tmp_path, "sys.stdin.read()")
     with pytest.raises(CliProtocolError, match="not ready"):
         await run(backend)
