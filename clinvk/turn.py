@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from clinvk.errors import UnsupportedError
+from clinvk.errors import BadRequestError, UnsupportedError
 
 
 class Role(StrEnum):
@@ -192,3 +192,20 @@ def require_no_tools(turn: Turn, backend: str) -> None:
     """
     if turn.tools:
         raise UnsupportedError(f"{backend!r} cannot offer tools to its model yet", param="tools")
+
+
+def require_known_calls(turn: Turn) -> None:
+    """Refuse a tool's result without a call before it.
+
+    Raises:
+        BadRequestError: naming the message.
+    """
+    called: set[str] = set()
+    for at, message in enumerate(turn.messages):
+        called.update(call.id for call in message.calls)
+        if message.role is Role.TOOL and message.call_id not in called:
+            raise BadRequestError(
+                f"no earlier message called a tool as {message.call_id!r}; send the assistant "
+                "message with that call before its result",
+                param=f"messages[{at}].tool_call_id",
+            )

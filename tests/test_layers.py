@@ -26,8 +26,10 @@ MAY_IMPORT = {
     "limits": CORE | {"tokens"},
     "procs": CORE | {"procs"},
     "wire": CORE | {"wire"},
+    "toolserver": CORE | {"procs"},
     "backends": CORE
-    | {"capabilities", "transcript", "tokens", "config", "media", "procs", "schema", "backends"},
+    | {"capabilities", "transcript", "tokens", "config", "media", "procs", "schema"}
+    | {"toolserver", "backends"},
     "registry": CORE | {"capabilities", "config", "procs", "backends"},
     "conversations": CORE,
     "telling": CORE | TOOLS - {"wire"} | {"conversations"},
@@ -43,7 +45,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 THIRD_PARTY = {
-    "aiohttp": {"server", "fetch"},
+    "aiohttp": {"server", "fetch", "toolserver"},
     "click": {"cli"},
     "rich": {"cli"},
     "subprocess": {"procs"},

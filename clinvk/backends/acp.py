@@ -89,10 +89,12 @@ class AcpParser:
         if message.get("method") != "session/update" or not isinstance(update, dict):
             return []
         events = self._update(update)
-        if events and not self._started:
-            self._started = True
-            events.insert(0, Started())
-        return events
+        return [*self.begin(), *events] if events else []
+
+    def begin(self) -> list[Event]:
+        """Return the event that the turn has started, if it was not given yet."""
+        begun, self._started = self._started, True
+        return [] if begun else [Started()]
 
     def thought(self, text: str) -> str:
         """Return what to show of a piece of thinking; for an agent to override."""
@@ -149,9 +151,6 @@ class AcpAgent:
         )
         self._sessions: dict[str, MemoryObjectSendStream[Message]] = {}
         self._stuck = False
-        # gemini 0.61.0 locks a file for each new session, and one that finds it locked waits
-        # twice as long at each try: of eight at once the last took 13 s.
-        self._opening = anyio.Lock()
 
     @classmethod
     async def greet(
@@ -208,8 +207,7 @@ class AcpAgent:
         """
         try:
             with anyio.fail_after(START_S):
-                async with self._opening:
-                    result = await self.request("session/new", {"cwd": str(cwd), "mcpServers": []})
+                result = await self.request("session/new", {"cwd": str(cwd), "mcpServers": []})
         except TimeoutError:
             self._stuck = True
             raise CliProtocolError(
@@ -266,6 +264,15 @@ class AcpAgent:
                 await self._cancel(session, answered)
             job.cancel()
 
+    def tell(self, session: str, message: Message) -> None:
+        """Put a message of another source among those of a session's prompt, if it has one."""
+        stream = self._sessions.get(session)
+        if stream is None:
+            _log.debug("pid %d: a message for no turn", self.process.pid)
+            return
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            stream.send_nowait(message)
+
     async def crash(self) -> CliCrashedError:
         """Return the error that tells how the process ended."""
         with anyio.move_on_after(EXIT_S):
@@ -307,12 +314,7 @@ class AcpAgent:
             raise CliProtocolError(f"the CLI refused to start: {exc.message}") from exc
 
     def _route(self, method: str, params: Message) -> None:
-        stream = self._sessions.get(str(params.get("sessionId")))
-        if stream is None:
-            _log.debug("pid %d: %s for no turn", self.process.pid, method)
-            return
-        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-            stream.send_nowait({"method": method, "params": params})
+        self.tell(str(params.get("sessionId")), {"method": method, "params": params})
 
     async def _refuse(self, number: int | str, method: str, params: Message) -> None:
         with suppress(RpcClosedError):

@@ -1,52 +1,37 @@
-"""Drives Gemini CLI over the Agent Client Protocol: one `gemini --acp`, a session per turn.
+"""Drives Gemini CLI over the Agent Client Protocol: one `gemini --acp`, a session a conversation.
 
-Owns what makes gemini a plain model: no tools, a private home and working folder, the caller's
-text as the only text beside the few lines that gemini adds. The home is gemini_home's, what the
-model API did gemini_api's, the protocol acp's.
+Owns what makes gemini a plain model: no tools but the caller's, a private home and working
+folder, the caller's text as the only text beside the few lines that gemini adds. The home is
+gemini_home's, a conversation gemini_session's, the protocol acp's.
 
     check -> blocks; open -> lease a process -> session/new -> session/prompt -> events
 """
 
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-import anyio
-from anyio.streams.memory import MemoryObjectReceiveStream
-
 from clinvk.backends import claims, gemini_home, structured
-from clinvk.backends.acp import AcpAgent, Message
+from clinvk.backends.acp import AcpAgent
 from clinvk.backends.base import Health, State, find_program, require_program, start_failure
-from clinvk.backends.gemini_api import (
-    CONTEXT_TOKENS,
-    LOGIN_FIX,
-    GeminiParser,
-    Recordings,
-    classify,
-    estimate_tokens,
-)
+from clinvk.backends.gemini_api import CONTEXT_TOKENS, LOGIN_FIX, estimate_tokens
 from clinvk.backends.gemini_home import EFFORTS, VENDOR_ENV, Home, Login, find_login
 from clinvk.backends.gemini_prompt import prompt
+from clinvk.backends.gemini_session import Conversation, GeminiServer
+from clinvk.backends.gemini_tools import SERVER, check_tools, must_call, offered_tools
 from clinvk.config import GeminiConfig
-from clinvk.errors import (
-    CliCrashedError,
-    ClinvkError,
-    ContextTooLongError,
-    NotLoggedInError,
-    UpstreamUnreachableError,
-)
-from clinvk.events import Event, Failed, Finished
+from clinvk.errors import CliCrashedError, ClinvkError, ContextTooLongError, NotLoggedInError
+from clinvk.events import Event
 from clinvk.procs.capture import capture
 from clinvk.procs.environment import child_environment
 from clinvk.procs.pool import ServerPool, StartBackoffError
 from clinvk.procs.process import Command, Process, ProcessStartError, start, when_stopped
-from clinvk.procs.rpc import RpcError
 from clinvk.procs.supervisor import Supervisor
-from clinvk.transcript import Block
-from clinvk.turn import Turn, require_no_tools
+from clinvk.toolserver import Offer, ToolServer
+from clinvk.turn import Turn, require_known_calls
 
 TESTED_VERSION = "0.61.0"
 INSTALL_FIX = "npm install -g @google/gemini-cli"
@@ -57,76 +42,6 @@ RECORD_FLAG = "record-responses"
 _LOGIN_PROMPT = b"authorize the application"
 
 _log = logging.getLogger(__name__)
-
-
-class _Server:
-    """A gemini process with its private home, as the pool and the turns see it."""
-
-    def __init__(self, backend: "GeminiBackend", agent: AcpAgent, home: Home, login: Login) -> None:
-        self.agent = agent
-        self.home = home
-        self.login = login
-        self.recordings = Recordings(home.responses)
-        self._backend = backend
-        self._turns = 0
-        # Two session/new at once fight for a lock on a file, and the loser waits 0.1 s, then 0.2,
-        # 0.4 …: the eighth came after 13 s (observed with 0.61.0). One at a time is 30 ms each.
-        self._opening = anyio.Lock()
-
-    @property
-    def alive(self) -> bool:
-        """Whether it can take a turn as the login that holds now."""
-        return self.agent.alive and self._backend.login() == self.login
-
-    def stop_soon(self) -> None:
-        """Begin to stop the process."""
-        self.agent.stop_soon()
-
-    async def open_session(self, effort: str | None, model: str | None) -> str:
-        """Open a session that asks `model` with an effort."""
-        try:
-            async with self._opening:
-                session = await self.agent.open_session(self.home.folder(effort))
-            if model is not None and model != self.login.model:
-                await self.agent.request(
-                    "session/set_model", {"sessionId": session, "modelId": model}
-                )
-        except RpcError as exc:
-            raise _session_error(exc) from exc
-        return session
-
-    @asynccontextmanager
-    async def turn(
-        self, supervisor: Supervisor, session: str, blocks: tuple[Block, ...]
-    ) -> AsyncIterator[AsyncIterator[Event]]:
-        """Ask in a session; yields the events of the answer."""
-        self._turns += 1
-        try:
-            async with (
-                self.agent.prompt(supervisor, session, blocks) as messages,
-                aclosing(self._events(messages)) as events,
-            ):
-                yield events
-        finally:
-            self._turns -= 1
-            if not self._turns:
-                self.home.sweep()
-                self.recordings.clear()
-
-    async def _events(
-        self, messages: MemoryObjectReceiveStream[Message]
-    ) -> AsyncGenerator[Event, None]:
-        parser = GeminiParser()
-        async for message in messages:
-            if "result" in message:
-                parser.record = self.recordings.claim(parser.text)
-            elif "error" in message and message["error"]["code"] == 500:
-                parser.error_class = self.home.error_class(message["error"]["message"])
-            for event in parser.feed(message):
-                yield event
-                if isinstance(event, Finished | Failed):
-                    return
-        raise await self.agent.crash()
 
 
 class GeminiBackend:
@@ -140,7 +55,8 @@ class GeminiBackend:
         self.name = name
         self._config = config
         self._supervisor = supervisor
-        self._pool: ServerPool[_Server] = ServerPool(self._start, recycle_after=RECYCLE_AFTER)
+        self._pool: ServerPool[GeminiServer] = ServerPool(self._start, recycle_after=RECYCLE_AFTER)
+        self._tools = ToolServer(supervisor)
         self._proven: Login | None = None
         self._swept = False
         self._records = True
@@ -160,7 +76,8 @@ class GeminiBackend:
     def check(self, turn: Turn) -> tuple[str, ...]:
         """Return the fields without effect; see `Backend.check`."""
         self._argv()
-        require_no_tools(turn, self.name)
+        left_out = check_tools(turn)
+        require_known_calls(turn)
         structured.check_format(turn.format)
         prompt(turn)  # names what is wrong by its place in the caller's own messages
         blocks = prompt(structured.told(turn))
@@ -172,7 +89,7 @@ class GeminiBackend:
                 param="messages",
             )
         unknown = turn.effort is not None and turn.effort not in EFFORTS
-        return ("reasoning_effort",) if unknown else ()
+        return (*(("reasoning_effort",) if unknown else ()), *left_out)
 
     @asynccontextmanager
     async def open(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
@@ -189,10 +106,28 @@ class GeminiBackend:
     @asynccontextmanager
     async def _ask(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
         blocks = prompt(turn)
-        async with self._lease() as server:
-            session = await server.open_session(turn.effort, model)
-            async with server.turn(self._supervisor, session, blocks) as events:
-                yield events
+        async with AsyncExitStack() as stack:
+            server = await stack.enter_async_context(self._lease())
+            conversation = Conversation(server, self._supervisor, turn)
+            offer: Offer | None = None
+            if tools := offered_tools(turn):
+                offered = self._tools.offer(tools, conversation.called)
+                offer = await stack.enter_async_context(offered)
+
+            def folder() -> Path:
+                if offer is None:
+                    return server.home.folder(turn.effort)
+                access = {"httpUrl": offer.url, "headers": offer.headers}
+                made = server.home.folder_with_tools(
+                    turn.effort, SERVER, access, must_call=must_call(turn)
+                )
+                stack.callback(server.home.drop, made)
+                return made
+
+            session = await server.open_session(folder, model)
+            stack.push_async_callback(conversation.leave)
+            await conversation.begin(session, blocks, offer)
+            yield conversation
 
     async def health(self) -> Health:
         """Look at version and login; a login in a keyring is tried by opening a session."""
@@ -208,7 +143,7 @@ class GeminiBackend:
             self._require(login)
             if login.hidden and login != self._proven:
                 async with self._lease() as server:
-                    await server.open_session(None, None)
+                    await server.open_session(lambda: server.home.folder(None), None)
                 self._proven = login
         except NotLoggedInError as exc:
             return Health(State.NOT_LOGGED_IN, version, tested, exc.message, LOGIN_FIX)
@@ -229,7 +164,7 @@ class GeminiBackend:
         self._pool.stop()
 
     @asynccontextmanager
-    async def _lease(self) -> AsyncIterator[_Server]:
+    async def _lease(self) -> AsyncIterator[GeminiServer]:
         self._require(self.login())
         try:
             async with self._pool.lease() as server:
@@ -247,7 +182,7 @@ class GeminiBackend:
     def _argv(self) -> tuple[str, ...]:
         return require_program(self.name, self._config.command, self._env(), fix=INSTALL_FIX)
 
-    async def _start(self) -> _Server:
+    async def _start(self) -> GeminiServer:
         argv = self._argv()
         if not self._swept:
             self._swept = True
@@ -271,7 +206,7 @@ class GeminiBackend:
             raise
         self._supervisor.start(lambda: when_stopped(process, home.remove))
         try:
-            return _Server(self, await self._greet(process), home, login)
+            return GeminiServer(await self._greet(process), home, login, self.login)
         except CliCrashedError:
             if not self._records or RECORD_FLAG not in process.stderr_tail:
                 raise
@@ -315,15 +250,6 @@ class GeminiBackend:
             _log.debug("no version of %r: %s", self.name, exc)
             return None
         return (said.stdout.strip() or None) if said.code == 0 else None
-
-
-def _session_error(exc: RpcError) -> ClinvkError:
-    if exc.code != -32000:
-        return classify(exc.code, exc.message)
-    network = classify(500, exc.message)
-    if isinstance(network, UpstreamUnreachableError):
-        return network
-    return NotLoggedInError(f"gemini is not logged in: {exc.message} {LOGIN_FIX}")
 
 
 def _package_version(program: Path) -> str | None:

@@ -40,6 +40,15 @@ _BROKEN = {"MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL"}
 
 
 @dataclass(frozen=True, slots=True)
+class RecordedCall:
+    """A call that the model made; `id` is the one that gemini tells its client."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One recorded model response; `text` is its visible text, thoughts left out."""
 
@@ -47,6 +56,12 @@ class Record:
     reason: str | None
     candidates: bool
     usage: dict[str, int]
+    calls: tuple[RecordedCall, ...] = ()
+
+    @property
+    def spent(self) -> Usage:
+        """What the response has cost."""
+        return _usage(self.usage)
 
 
 def parse_record(line: bytes) -> Record | None:
@@ -59,6 +74,7 @@ def parse_record(line: bytes) -> Record | None:
         candidates = [c for chunk in chunks for c in (chunk.get("candidates") or [])[:1]]
         parts = [p for c in candidates for p in (c.get("content") or {}).get("parts") or []]
         text = "".join(p.get("text") or "" for p in parts if not p.get("thought"))
+        calls = tuple(_call(part["functionCall"]) for part in parts if part.get("functionCall"))
         reason = next((r for c in candidates if (r := c.get("finishReason"))), None)
         usage: dict[str, Any] = {}
         for chunk in chunks:
@@ -66,7 +82,11 @@ def parse_record(line: bytes) -> Record | None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     counts = {name: count for name, count in usage.items() if isinstance(count, int)}
-    return Record(text, reason, bool(candidates), counts)
+    return Record(text, reason, bool(candidates), counts, calls)
+
+
+def _call(made: dict[str, Any]) -> RecordedCall:
+    return RecordedCall(str(made.get("id")), str(made.get("name")), dict(made.get("args") or {}))
 
 
 class Recordings:
@@ -84,10 +104,26 @@ class Recordings:
         matter who gets which.
         """
         self._read()
-        matches = [r for r in self._unclaimed if r.text == text]
+        last = [r for r in self._unclaimed if not r.calls]
+        matches = [r for r in last if r.text == text]
         # The CLI starts over when a stream breaks, if retries are allowed: the text before stays.
-        matches += [r for r in self._unclaimed if r.text and text.endswith(r.text)]
+        matches += [r for r in last if r.text and text.endswith(r.text)]
         if not matches:
+            return None
+        self._unclaimed.remove(matches[0])
+        return matches[0]
+
+    def claim_calls(self, call_id: str) -> Record | None:
+        """Take the record with a call of this id, None if there is none.
+
+        Nor if there are several that differ: an id has but a name and a time in it, and the calls
+        of one session must never be told to another.
+        """
+        self._read()
+        matches = [r for r in self._unclaimed if any(call.id == call_id for call in r.calls)]
+        if not matches or any(
+            (r.text, r.calls) != (matches[0].text, matches[0].calls) for r in matches
+        ):
             return None
         self._unclaimed.remove(matches[0])
         return matches[0]
@@ -116,6 +152,7 @@ class GeminiParser(AcpParser):
         super().__init__()
         self.record: Record | None = None
         self.error_class: str | None = None
+        self.counts_alone = True  # whether the reply's counts are of what it was fed alone
 
     def thought(self, text: str) -> str:
         """Part thoughts by a blank line: gemini sends `**subject**`, a line, and the rest."""
@@ -137,27 +174,29 @@ class GeminiParser(AcpParser):
         if reason == "max_turn_requests":
             return [Failed(UpstreamError("the model kept asking for tools that it was not given"))]
         if reason != "end_turn" or record is None:
-            return [*_quota(result), *super().ended(reason, result)]
-        usage = _usage(record.usage)
+            total = quota(result)
+            usage = [total] if total is not None and self.counts_alone else []
+            return [*usage, *super().ended(reason, result)]
+        spent = record.spent
         if self.text != record.text and not self.activity:
-            return [Failed(UpstreamUnreachableError(_RESTARTED))]
+            return [Failed(UpstreamUnreachableError(RESTARTED))]
         if record.reason is None:
             # A blocked prompt gets an answer without candidates; a broken one lacks only its end.
             if record.usage and not record.candidates:
-                return [usage, Finished(FinishReason.CONTENT_FILTER)]
+                return [spent, Finished(FinishReason.CONTENT_FILTER)]
             return [Failed(UpstreamUnreachableError(_NO_END))]
         if record.reason in _BROKEN:
             return [Failed(UpstreamError(f"the model's answer broke off: {record.reason}"))]
         if record.reason == "STOP" and not record.text:
             return [Failed(UpstreamError("the model gave an empty answer; ask again"))]
-        return [usage, Finished(_REASONS.get(record.reason, FinishReason.CONTENT_FILTER))]
+        return [spent, Finished(_REASONS.get(record.reason, FinishReason.CONTENT_FILTER))]
 
     def failed(self, code: int, message: str) -> ClinvkError:
         """Return the error that an error of the CLI is to the caller."""
         return classify(code, message, self.error_class)
 
 
-_RESTARTED = "the model API's answer broke off and the CLI began again: the text is not whole"
+RESTARTED = "the model API's answer broke off and the CLI began again: the text is not whole"
 _NO_END = "the model API's answer broke off before its end; ask again"
 
 
@@ -172,14 +211,14 @@ def _usage(counts: dict[str, int]) -> Usage:
     )
 
 
-def _quota(result: dict[str, Any]) -> list[Event]:
-    """The two counts of the reply itself, if it has them."""
+def quota(result: dict[str, Any]) -> Usage | None:
+    """Return the two counts of a reply, of all model requests of its prompt, if it has them."""
     try:
         counts = result["_meta"]["quota"]["token_count"]
         usage = Usage(int(counts["input_tokens"]), int(counts["output_tokens"]))
     except (KeyError, TypeError, ValueError):
-        return []
-    return [usage] if usage.input_tokens else []
+        return None
+    return usage if usage.input_tokens else None
 
 
 _TOO_LONG = re.compile(r"token count.*exceeds|maximum number of (?:input )?tokens|too many tokens")

@@ -9,6 +9,7 @@ of the user's .env, which may hold a key, it passes on what gemini itself would 
 import contextlib
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,12 @@ from clinvk.procs import scratch
 CREDENTIALS = ("oauth_creds.json", "google_accounts.json", "gemini-credentials.json")
 DEFAULT_MODEL = "pro"  # gemini's own alias of its best model; "auto" costs a call more a turn
 KIND = "gemini"
+# Model requests of one session, whatever for. A model that keeps calling what it was not given is
+# asked again and again, up to here.
+MAX_ROUNDS = 25
+MAX_ROUNDS_WITH_TOOLS = 100
+TOOLS_FOLDER = "tools"
+CALL_TIMEOUT_MS = 24 * 3600 * 1000  # gemini's own, for a tool: 10 minutes; ours is park_s
 
 # What may pass from the environment and from the user's .env: how to reach and pay the API.
 # GEMINI_* as a whole would let in switches that undo the isolation (GEMINI_SYSTEM_MD …).
@@ -190,6 +197,7 @@ class Home:
 
     def __init__(self, login: Login, *, attempts: int) -> None:
         self._model = login.model
+        self._folders = 0
         self.root = scratch.make(KIND)
         try:
             self._fill(login, attempts)
@@ -217,6 +225,35 @@ class Home:
     def folder(self, effort: str | None) -> Path:
         """Return the empty working folder whose settings carry an effort."""
         return self.root / "work" / (effort if effort in EFFORTS else "default")
+
+    def folder_with_tools(
+        self, effort: str | None, server: str, access: Mapping[str, Any], *, must_call: bool
+    ) -> Path:
+        """Make a working folder for one session, whose settings let its model call tools.
+
+        Args:
+            effort: as in `folder`.
+            server: the name of the MCP server that has the tools.
+            access: where it is, as gemini's settings have it.
+            must_call: whether each answer of the model must be a call.
+        """
+        self._folders += 1
+        folder = self.root / "work" / str(self._folders) / TOOLS_FOLDER
+        (folder / ".gemini").mkdir(parents=True)
+        settings = _tool_settings(effort or "", server, access, must_call=must_call)
+        (folder / ".gemini" / "settings.json").write_text(json.dumps(settings))
+        # The model is told gemini's own name for the folder. It takes the same one again if it
+        # has forgotten it, and a vendor's prompt cache goes by what stands first.
+        for path in (
+            self.root / ".gemini" / "projects.json",
+            *self.root.glob(f".gemini/*/{TOOLS_FOLDER}/.project_root"),
+        ):
+            path.unlink(missing_ok=True)
+        return folder
+
+    def drop(self, folder: Path) -> None:
+        """Delete the working folder of a session."""
+        shutil.rmtree(folder.parent, ignore_errors=True)
 
     def error_class(self, message: str) -> str | None:
         """Return the class of gemini's error with this message, from its error reports.
@@ -286,7 +323,10 @@ def _own_settings(login: Login, attempts: int) -> dict[str, Any]:
             "name": login.model,
             "disableLoopDetection": True,
             "skipNextSpeakerCheck": True,
-            "maxSessionTurns": 1,
+            "maxSessionTurns": MAX_ROUNDS,
+            # A share of the context window. Beyond, it would put a summary in place of what was
+            # said; so never.
+            "compressionThreshold": 10,
         },
         "context": {
             "includeDirectoryTree": False,
@@ -302,21 +342,39 @@ def _own_settings(login: Login, attempts: int) -> dict[str, Any]:
 
 
 def _effort_settings(effort: str) -> dict[str, Any]:
+    overrides = _thinking(effort)
+    return {"modelConfigs": {"customOverrides": overrides}} if overrides else {}
+
+
+def _tool_settings(
+    effort: str, server: str, access: Mapping[str, Any], *, must_call: bool
+) -> dict[str, Any]:
+    overrides = _thinking(effort)
+    if must_call:
+        config = {"toolConfig": {"functionCallingConfig": {"mode": "ANY"}}}
+        overrides.append(_override({"isChatModel": True}, config))
+    return {
+        # These are patterns: all but the tools of MCP servers go, and those are not asked about.
+        "tools": {"core": ["none", "mcp_*"]},
+        "model": {"maxSessionTurns": MAX_ROUNDS_WITH_TOOLS},
+        "mcpServers": {server: {**access, "trust": True, "timeout": CALL_TIMEOUT_MS}},
+        "modelConfigs": {"customOverrides": overrides},
+    }
+
+
+def _thinking(effort: str) -> list[dict[str, Any]]:
     """The thinking of each model family; gemini applies it by the aliases in its model table."""
     if effort not in EFFORTS:
-        return {}
+        return []
     thinking = {
         "chat-base-2.5": {"thinkingBudget": _BUDGETS[effort]},
         "chat-base-3": {"thinkingLevel": _LEVELS.get(effort, "HIGH")},
     }
-    return {
-        "modelConfigs": {
-            "customOverrides": [
-                {
-                    "match": {"model": alias},
-                    "modelConfig": {"generateContentConfig": {"thinkingConfig": config}},
-                }
-                for alias, config in thinking.items()
-            ]
-        }
-    }
+    return [
+        _override({"model": alias}, {"thinkingConfig": config})
+        for alias, config in thinking.items()
+    ]
+
+
+def _override(match: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    return {"match": match, "modelConfig": {"generateContentConfig": config}}

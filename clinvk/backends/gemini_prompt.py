@@ -4,13 +4,17 @@ Owns what the CLI needs beside the transcript: media that were checked, text fil
 a guard before what it would take for a command.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from clinvk import transcript
+from clinvk.backends.gemini_tools import as_seen
 from clinvk.errors import BadRequestError
 from clinvk.media import is_remote, read_audio, read_document, read_image
 from clinvk.transcript import Block
-from clinvk.turn import AudioPart, FilePart, ImagePart, Part, TextPart, Turn
+from clinvk.turn import AudioPart, FilePart, ImagePart, Message, Part, TextPart, Turn
 
 # gemini runs a prompt that begins with "/" or "$" as a command if it knows the word. An invisible
 # block before it is no word of gemini's, and does not change what the user said.
@@ -20,6 +24,9 @@ _BLANK = " \t\n\v\f\r\u00a0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join
     map(chr, range(0x2000, 0x200B))
 )
 
+_MARK = re.compile(r"between a line (<<<k\d+) ROLE>>>")
+_CLOSING = "</untrusted_context>"
+
 
 def prompt(turn: Turn) -> tuple[Block, ...]:
     """Return the blocks of a turn's prompt.
@@ -28,12 +35,60 @@ def prompt(turn: Turn) -> tuple[Block, ...]:
         BadRequestError: if there is nothing to ask, which gemini answers as if it were asked
             about its own context, or if media are not what they should be.
     """
-    blocks = transcript.blocks(_with_files_as_text(turn))
+    blocks = transcript.blocks(_with_files_as_text(as_seen(turn)))
     if blocks == ("",):
         raise BadRequestError(
             "the message is empty, and gemini has no way to send that; write something",
             param=f"messages[{len(turn.messages) - 1}].content",
         )
+    return _guarded(blocks)
+
+
+def mark_of(blocks: tuple[Block, ...]) -> str | None:
+    """Return what every mark of a transcript begins with, None if the blocks are none."""
+    found = _MARK.search(blocks[0]) if isinstance(blocks[0], str) else None
+    return None if found is None else found[1]
+
+
+def said_since(messages: Sequence[Message]) -> tuple[Block, ...] | None:
+    """Return the blocks of what a user says in a session that goes on.
+
+    None if there is nothing in it; a transcript can say that, a prompt cannot.
+    """
+    blocks: list[Block] = []
+    for message in messages:
+        said = transcript.blocks(_with_files_as_text(Turn("", (message,))))
+        if said == ("",):
+            return None
+        blocks += ["\n\n", *said] if blocks else said
+    return _guarded(tuple(blocks))
+
+
+def result_content(message: Message) -> list[dict[str, Any]] | None:
+    """Return a tool's result as MCP content, None if gemini would not pass it on as it is.
+
+    It puts each text between two lines, and takes no sound.
+    """
+    content: list[dict[str, Any]] = []
+    [told] = _with_files_as_text(Turn("", (message,))).messages
+    for part in told.parts:
+        match part:
+            case TextPart(text):
+                if _CLOSING in text:
+                    return None
+                if content and content[-1]["type"] == "text":
+                    content[-1]["text"] += text
+                else:
+                    content.append({"type": "text", "text": text})
+            case ImagePart():
+                image = read_image(part, "")
+                content.append({"type": "image", "mimeType": image.media_type, "data": image.data})
+            case _:
+                return None
+    return content
+
+
+def _guarded(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
     first = blocks[0]
     if isinstance(first, str) and first.lstrip(_BLANK).startswith(("/", "$")):
         return (GUARD, *blocks)

@@ -15,7 +15,6 @@ from clinvk.backends.gemini_prompt import GUARD
 from clinvk.errors import (
     BadRequestError,
     ContextTooLongError,
-    UnsupportedError,
 )
 from clinvk.events import Finished, FinishReason, Usage
 from clinvk.turn import (
@@ -26,7 +25,6 @@ from clinvk.turn import (
     OutputFormat,
     Role,
     TextPart,
-    ToolSpec,
     Turn,
 )
 from tests.fakes.api import Reply
@@ -234,13 +232,6 @@ async def test_json_is_asked_for_checked_and_mended_once(
     assert first.endswith("give me an a")
     assert "Sure: {}" in second
     assert "Answer again" in second
-
-
-async def test_tools_and_addresses_of_images_are_refused(backend: GeminiBackend) -> None:
-    image = Turn("gemini", (Message(Role.USER, (ImagePart(url="http://x/y.png"),)),))
-    tools = Turn("gemini", (said("user", "hi"),), tools=(ToolSpec("f"),))
-    for asked in (image, tools):
-        assert type(await failure(backend, asked)) is UnsupportedError
 
 
 # --- models and effort ---------------------------------------------------------------------

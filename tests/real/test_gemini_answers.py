@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from clinvk.backends import gemini
 from clinvk.backends.gemini import GeminiBackend
+from clinvk.backends.gemini_home import MAX_ROUNDS
 from clinvk.errors import (
     CliCrashedError,
     ClinvkError,
@@ -174,7 +175,6 @@ def quota(message: str, **detail: str) -> dict[str, Any]:
         (Reply(cut=2), UpstreamUnreachableError),
         (Reply(stop=NO_END), UpstreamUnreachableError),
         (Reply(text=()), UpstreamError),
-        (Reply(text=(), tool_calls=(("run_shell_command", {"command": "true"}),)), UpstreamError),
     ],
 )
 async def test_a_failure_comes_at_once_typed_and_once(
@@ -188,6 +188,16 @@ async def test_a_failure_comes_at_once_typed_and_once(
         assert found.retry_after_s == 17
     fake.answer(Reply())
     assert answer(await run(backend, turn("Hello"))) == "Hello from the fake."
+
+
+async def test_a_model_that_keeps_calling_what_it_was_not_given_is_left(
+    backend: GeminiBackend, fake: FakeGemini
+) -> None:
+    fake.answer(Reply(text=(), tool_calls=(("run_shell_command", {"command": "true"}),)))
+    found = await failure(backend, turn("Hello"))
+    assert type(found) is UpstreamError
+    assert "tools that it was not given" in found.message
+    assert len(fake.requests) == MAX_ROUNDS
 
 
 async def test_text_before_a_cut_is_passed_on(backend: GeminiBackend, fake: FakeGemini) -> None:
