@@ -1,6 +1,7 @@
 """A served clinvk over one real CLI and a fake of its model API, with a home of its own."""
 
 import os
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 import yaml
 
 from clinvk import config
@@ -62,14 +64,28 @@ class Bridge:
 
 
 @asynccontextmanager
-async def bridge(name: str, home: Path, **limits: Any) -> AsyncIterator[Bridge]:
+async def bridge(
+    name: str, home: Path, *, server: dict[str, Any] | None = None, **limits: Any
+) -> AsyncIterator[Bridge]:
     """Serve one CLI; its environment holds nothing of the machine's but PATH."""
     async with FAKES[name]().running() as fake:
         backend = {**settings(name, fake, home), **limits}
-        text = yaml.safe_dump({"backends": {name: backend}})
+        text = yaml.safe_dump({"server": server or {}, "backends": {name: backend}})
         parsed = config.parse(text, name="test", env={})
         async with serving(create_app(parsed)) as url, aiohttp.ClientSession() as http:
             yield Bridge(name, fake, url + API, http)
+
+
+def alone(home: Path, patch: pytest.MonkeyPatch) -> None:
+    """Inherit nothing of the machine's environment, and keep temporary files in the test's."""
+    clean = clean_environment(home)
+    for name in os.environ:
+        if not name.startswith(("PYTEST_", "COV")):
+            patch.delenv(name)
+    for name, value in clean.items():
+        patch.setenv(name, value)
+    (home.parent / "tmp").mkdir()
+    patch.setattr(tempfile, "tempdir", clean["TMPDIR"])
 
 
 def clean_environment(home: Path) -> dict[str, str]:
