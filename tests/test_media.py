@@ -3,7 +3,7 @@ import base64
 import pytest
 
 from clinvk.errors import BadRequestError, UnsupportedError
-from clinvk.media import Document, Image, is_remote, read_audio, read_document, read_image
+from clinvk.media import Document, Image, is_pdf, is_remote, read_audio, read_document, read_image
 from clinvk.turn import AudioPart, FilePart, ImagePart
 
 PNG = (
@@ -101,3 +101,16 @@ def test_a_file_that_cannot_be_read_is_refused(part: FilePart, word: str) -> Non
     with pytest.raises(BadRequestError, match=word) as caught:
         read_document(part, "p")
     assert caught.value.param == "p"
+
+
+def test_a_pdf_is_known_by_its_first_bytes() -> None:
+    pdf = b64(b"%PDF-1.7 " + bytes(500))
+    for data in (pdf, f"data:text/plain;base64,{pdf}", f" {pdf[:3]}\n{pdf[3:]}"):
+        assert is_pdf(FilePart("a", data=data))
+    for other in (None, "", "data:application/pdf;base64,", "!", "é", b64(b"text")):
+        assert not is_pdf(FilePart("a.pdf", data=other))
+
+
+def test_a_text_file_as_text_begins_with_its_name() -> None:
+    assert read_document(FilePart("n", data=b64(b"x")), "p").as_text == "n:\nx\n"
+    assert read_document(FilePart("n", data=b64(b"%PDF-")), "p").as_text is None

@@ -1,16 +1,25 @@
 """What codex is given: the conversation as items, and models without their tools."""
 
+import base64
 import json
 
 import pytest
 
 from clinvk.backends.codex_catalog import Catalog
-from clinvk.backends.codex_items import MAX_INPUT_CHARS, check_calls, check_size, items
+from clinvk.backends.codex_items import (
+    MAX_INPUT_CHARS,
+    check_calls,
+    check_parts,
+    check_size,
+    items,
+    result_content,
+)
 from clinvk.errors import (
     BadRequestError,
     ContextTooLongError,
+    UnsupportedError,
 )
-from clinvk.turn import Message, PriorCall, Role, TextPart, Turn
+from clinvk.turn import AudioPart, FilePart, Message, Part, PriorCall, Role, TextPart, Turn
 
 
 def turn(*messages: Message) -> Turn:
@@ -142,3 +151,18 @@ def test_max_effort_is_the_most_a_model_has(asked: str, model: str, effort: str)
 def test_what_is_no_catalog_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         Catalog.parse(text)
+
+
+def test_a_text_file_is_text_in_results_too() -> None:
+    file = FilePart("n.txt", data=base64.b64encode(b"buy milk").decode())
+    result = Message(Role.TOOL, (file,), call_id="c")
+    assert result_content(result) == [{"type": "inputText", "text": "n.txt:\nbuy milk\n"}]
+
+
+@pytest.mark.parametrize(
+    "part", [FilePart("a.pdf", data=base64.b64encode(b"%PDF-1").decode()), AudioPart("wav", "AA==")]
+)
+def test_what_codex_cannot_be_told_is_refused(part: Part) -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        check_parts(turn(Message(Role.USER, (TextPart("a"), part))))
+    assert caught.value.param == "messages[0].content[1]"

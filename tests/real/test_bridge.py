@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import os
 import re
 import signal
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from tests.fakes.api import Captured, Reply
-from tests.real.bridge import Bridge, bridge, clean_environment
+from tests.real.bridge import Bridge, alone, bridge
 
 pytestmark = pytest.mark.real
 CLIS = ["claude", "codex", "gemini"]
@@ -26,14 +24,7 @@ CLIS = ["claude", "codex", "gemini"]
 @pytest.fixture(autouse=True)
 def environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the machine's environment is inherited."""
-    clean = clean_environment(home)
-    for name in os.environ:
-        if not name.startswith(("PYTEST_", "COV")):
-            monkeypatch.delenv(name)
-    for name, value in clean.items():
-        monkeypatch.setenv(name, value)
-    (home.parent / "tmp").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", clean["TMPDIR"])
+    alone(home, monkeypatch)
 
 
 @pytest.fixture(params=CLIS)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from clinvk.errors import BadRequestError, UnsupportedError
-from clinvk.turn import FilePart, ImagePart, Message, PriorCall, Role, TextPart, ToolSpec
+from clinvk.turn import AudioPart, FilePart, ImagePart, Message, PriorCall, Role, TextPart, ToolSpec
 from tests.real.claude_world import World, answer, failure, make_world, run, said, turn
 
 pytestmark = pytest.mark.real
@@ -119,7 +119,8 @@ async def test_what_is_no_image_is_refused_by_its_place(world: World) -> None:
     for role, part in (
         ("system", ImagePart(data=PNG)),
         ("assistant", ImagePart(data=PNG)),
-        ("user", FilePart("a.pdf", data="JVBERi0=")),
+        ("user", AudioPart("wav", "UklGRg==")),
+        ("assistant", FilePart("a.pdf", data="JVBERi0=")),
     ):
         refused = await failure(backend, turn("hi", Message(Role(role), (part,))))
         assert isinstance(refused, UnsupportedError)
