@@ -115,7 +115,7 @@ def _items(message: Message) -> list[Item]:
     kind = "output_text" if message.role is Role.ASSISTANT else "input_text"
     content = _content(kind, message.parts)
     said: list[Item] = []
-    if content or not message.calls:
+    if message.text or not message.calls:  # clients send an empty text with calls
         said.append(_message(_ROLES[message.role], content))
     return said + [
         {

@@ -37,7 +37,7 @@ def test_each_message_is_an_item_with_its_role_and_parts() -> None:
         Message(Role.ASSISTANT, (TextPart("let me see"),), (PriorCall("c1", "f", '{"a": 1}'),)),
         Message(Role.TOOL, (TextPart("r"),), call_id="c1"),
         said(Role.DEVELOPER, "d"),
-        Message(Role.ASSISTANT, (), (PriorCall("c2", "g", "{}"),)),
+        Message(Role.ASSISTANT, (TextPart(""),), (PriorCall("c2", "g", "{}"),)),
         Message(Role.TOOL, (), call_id="c2"),
         Message(Role.USER),
     )

@@ -80,6 +80,10 @@ def start_turn(number: int) -> None:
         completed("fine")
 
 
+def done(number: int) -> None:
+    say(id=number, result={})
+
+
 def answer(message: dict[str, Any]) -> None:
     number, method = message.get("id"), message.get("method")
     answers: dict[str, Callable[[int], None]] = {
@@ -103,7 +107,7 @@ def answer(message: dict[str, Any]) -> None:
     elif MODE == "hangs" and method == "thread/start":
         return
     elif isinstance(number, int):
-        answers.get(str(method), lambda n: say(id=n, result={}))(number)
+        answers.get(str(method), done)(number)
 
 
 if ARGUMENTS == ["--version"]:

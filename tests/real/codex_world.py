@@ -14,7 +14,9 @@ import anyio
 import psutil
 import pytest
 
+from clinvk.backends import codex, codex_server
 from clinvk.backends.codex import CodexBackend
+from clinvk.backends.codex_server import AppServer
 from clinvk.config import CodexConfig
 from clinvk.errors import (
     ClinvkError,
@@ -162,6 +164,30 @@ async def until(condition: Any) -> None:
     with anyio.fail_after(HUNG_S):
         while not condition():  # noqa: ASYNC110 - other processes set no event
             await anyio.sleep(0.005)
+
+
+def watch_starts(monkeypatch: pytest.MonkeyPatch) -> list[AppServer]:
+    """Return a list that the app-servers come into as they are started."""
+    found: list[AppServer] = []
+
+    async def spy(*arguments: Any) -> AppServer:
+        found.append(await codex_server.launch(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(codex, "launch", spy)
+    return found
+
+
+async def loaded(server: AppServer) -> list[str]:
+    """The threads that an app-server still has; one whose turn runs is never unloaded."""
+    return list((await server.request("thread/loaded/list", {}))["data"])
+
+
+async def until_unloaded(server: AppServer) -> None:
+    """Wait until an app-server has no thread left."""
+    with anyio.fail_after(HUNG_S):
+        while await loaded(server):  # noqa: ASYNC110 - other processes set no event
+            await anyio.sleep(0.05)
 
 
 def servers() -> list[psutil.Process]:

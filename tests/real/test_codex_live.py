@@ -8,8 +8,6 @@ from typing import Any
 import anyio
 import pytest
 
-from clinvk.backends import codex as adapter
-from clinvk.backends import codex_server
 from clinvk.backends.base import Live
 from clinvk.backends.codex_server import AppServer
 from clinvk.errors import (
@@ -48,11 +46,14 @@ from tests.real.codex_world import (
     World,
     codex_world,
     collect,
+    loaded,
     said,
     servers,
     text,
     turn,
     until,
+    until_unloaded,
+    watch_starts,
 )
 from tests.test_media import PNG
 
@@ -85,14 +86,7 @@ async def world(
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[AppServer]:
     """The app-servers that were started, in order."""
-    found: list[AppServer] = []
-
-    async def spy(*arguments: Any) -> AppServer:
-        found.append(await codex_server.launch(*arguments))
-        return found[-1]
-
-    monkeypatch.setattr(adapter, "launch", spy)
-    return found
+    return watch_starts(monkeypatch)
 
 
 def asked(*messages: Message | str, **more: Any) -> Turn:
@@ -108,7 +102,7 @@ def heard(world: World, at: int = -1) -> list[dict[str, Any]]:
     """What the model heard of the conversation, but for what is codex's own."""
     items = []
     for item in world.fake.requests[at].body["input"]:
-        if item["type"] in ("reasoning", "additional_tools"):
+        if item["type"] == "reasoning":
             continue
         plain = {key: value for key, value in item.items() if key not in OWN}
         for key in ("content", "output"):
@@ -159,16 +153,6 @@ async def waiting(events: AsyncIterator[Event], reason: FinishReason) -> Live:
 
 async def parked(events: AsyncIterator[Event]) -> Live:
     return await waiting(events, FinishReason.TOOL_CALLS)
-
-
-async def loaded(server: AppServer) -> list[str]:
-    return list((await server.request("thread/loaded/list", {}))["data"])
-
-
-async def until_unloaded(server: AppServer) -> None:
-    with anyio.fail_after(HUNG_S):
-        while await loaded(server):  # noqa: ASYNC110 - other processes set no event
-            await anyio.sleep(0.05)
 
 
 @pytest.mark.parametrize("model", ["unheard-of", "gpt-6-astra", "gpt-5.5"])
