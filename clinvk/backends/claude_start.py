@@ -92,7 +92,7 @@ class Starter:
             CliCrashedError: if it could not be started, or ended.
             CliProtocolError: if it refused its setup, or was not ready in time.
         """
-        spare = self._spares.take(kind)
+        spare = await self._spares.take(kind)
         if spare is not None:
             try:
                 return await _set_up(spare, script)

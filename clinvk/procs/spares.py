@@ -63,6 +63,16 @@ class _Line(Generic[S]):
     retry_at: float = 0.0
 
 
+@dataclass(slots=True)
+class _Start(Generic[K, S]):
+    """A start under way; whoever claims it gets the spare."""
+
+    key: K
+    claimed: bool = False
+    spare: S | None = None
+    done: anyio.Event = field(default_factory=anyio.Event)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan(Generic[K, S]):
     """What is done in a step: a kind to start, spares to stop, and when to look again."""
@@ -95,6 +105,7 @@ class Spares(Generic[K, S]):
         self._afford = afford
         self._clock = clock
         self._lines: dict[K, _Line[S]] = {}
+        self._starting: _Start[K, S] | None = None
         self._changed = anyio.Event()
         self._closed = False
 
@@ -102,22 +113,24 @@ class Spares(Generic[K, S]):
         waiting = sum(len(line.waiting) for line in self._lines.values())
         return f"<Spares {waiting}/{self._limits.most} waiting, {len(self._lines)} kinds>"
 
-    def take(self, key: K) -> S | None:
-        """Take the oldest spare of a kind, None if there is none that lives.
+    async def take(self, key: K) -> S | None:
+        """Take the oldest spare of a kind, or the one that is coming up; None if there is none.
 
         Whoever finds none makes a kind want one more, once it is expected at all.
         """
-        now = self._clock()
         line = self._lines.get(key)
         if line is None:
             return None
-        line.asked_at = now
+        line.asked_at = self._clock()
         while line.waiting:
             spare, _ = line.waiting.popleft()
             if spare.alive:
                 return spare
             spare.stop_soon()
-        line.missed_at = now
+        start = self._starting
+        if start is not None and start.key == key and not start.claimed:
+            return await self._join(start, line)
+        line.missed_at = line.asked_at
         line.wanted = min(line.wanted + 1, self._limits.most)
         return None
 
@@ -185,19 +198,34 @@ class Spares(Generic[K, S]):
 
     async def _add(self, key: K) -> None:
         line = self._lines[key]
+        start = self._starting = _Start[K, S](key)
         try:
-            spare = await self._start(key)
+            start.spare = await self._start(key)
         except Exception as exc:  # noqa: BLE001 - a turn will tell of it, if it persists
             delay_s = min(BACKOFF_FIRST_S * 2**line.failures, BACKOFF_MAX_S)
             line.failures += 1
             line.retry_at = self._clock() + delay_s
             _log.debug("a spare could not be started: %s", exc)
-            return
-        line.failures = 0
-        if self._closed:
-            spare.stop_soon()
         else:
-            line.waiting.append((spare, self._clock()))
+            line.failures = 0
+            if self._closed:
+                start.spare.stop_soon()
+            elif not start.claimed:
+                line.waiting.append((start.spare, self._clock()))
+        finally:
+            self._starting = None
+            start.done.set()
+
+    async def _join(self, start: "_Start[K, S]", line: _Line[S]) -> S | None:
+        start.claimed = True
+        try:
+            await start.done.wait()
+        except BaseException:
+            start.claimed = False
+            if start.spare is not None:
+                line.waiting.append((start.spare, self._clock()))
+            raise
+        return start.spare if start.spare is not None and start.spare.alive else None
 
     def _settle(self, line: _Line[S], now: float) -> None:
         """Want none of a kind that is forgotten, and one fewer after a calm time."""

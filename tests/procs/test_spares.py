@@ -2,6 +2,7 @@
 
 import anyio
 import anyio.lowlevel
+import pytest
 
 from clinvk.procs.spares import AFFORD_S, BACKOFF_FIRST_S, CALM_S, Limits, Spares
 from clinvk.procs.supervisor import Supervisor
@@ -46,8 +47,8 @@ class World:
     def waiting(self) -> list[str]:
         return [s.key for s in self.made if not s.stopped and s not in self.taken]
 
-    def take(self, key: str = "a") -> Spare | None:
-        spare = self.spares.take(key)
+    async def take(self, key: str = "a") -> Spare | None:
+        spare = await self.spares.take(key)
         self.taken += [] if spare is None else [spare]
         return spare
 
@@ -62,19 +63,19 @@ class World:
 
 async def test_a_kind_that_is_expected_has_its_spare() -> None:
     world = World()
-    assert world.take() is None
+    assert await world.take() is None
     world.spares.expect("a")
     assert await world.settle() == 1800
     assert world.waiting == ["a"]
     assert repr(world.spares) == "<Spares 1/4 waiting, 1 kinds>"
-    assert world.take() is world.made[0]
+    assert await world.take() is world.made[0]
     await world.settle()
     assert world.waiting == ["a"]
 
 
 async def test_who_asks_for_the_unknown_starts_nothing() -> None:
     world = World()
-    world.take("made up by a client")
+    await world.take("made up by a client")
     await world.settle()
     assert world.made == []
     assert repr(world.spares) == "<Spares 0/4 waiting, 0 kinds>"
@@ -85,7 +86,7 @@ async def test_a_burst_makes_for_more_and_calm_for_fewer() -> None:
     world.spares.expect("a")
     await world.settle()
     for _ in range(3):
-        world.take()
+        await world.take()
     assert await world.settle() == CALM_S
     assert world.waiting == ["a"] * 3
     for expected in (2, 1):
@@ -98,7 +99,7 @@ async def test_no_more_than_the_bound_wait() -> None:
     world = World(most=2)
     world.spares.expect("a")
     for _ in range(5):
-        world.take()
+        await world.take()
     await world.settle()
     assert world.waiting == ["a", "a"]
 
@@ -111,7 +112,7 @@ async def test_of_several_kinds_the_one_asked_for_last_has_its_spare() -> None:
         await world.settle()
         assert world.waiting == [key]
     world.now += 1
-    world.take("a")
+    await world.take("a")
     world.spares.expect("a")
     await world.settle()
     assert world.waiting == ["a"]
@@ -123,8 +124,8 @@ async def test_a_kind_that_has_all_makes_room_for_no_more_of_its_own() -> None:
         world.spares.expect(key)
         await world.settle()
     world.now += 1
-    world.take("b")
-    world.take("b")
+    await world.take("b")
+    await world.take("b")
     await world.settle()
     assert sorted(world.waiting) == ["a", "b"]
 
@@ -134,7 +135,7 @@ async def test_who_died_is_not_handed_out() -> None:
     world.spares.expect("a")
     await world.settle()
     world.made[0].alive = False
-    assert world.take() is None
+    assert await world.take() is None
     await world.settle()
     assert len(world.waiting) == 2
     world.made[1].alive = False
@@ -197,25 +198,73 @@ async def test_a_keeper_works_until_it_is_closed() -> None:
             await job.wait()
     assert world.waiting == []
     world.spares.expect("a")
-    assert world.take() is None
+    assert await world.take() is None
+
+
+class Slow:
+    """Starts one spare, when told to."""
+
+    def __init__(self) -> None:
+        self.started = anyio.Event()
+        self.go = anyio.Event()
+        self.spare = Spare("a")
+        self.spares: Spares[str, Spare] = Spares(self._start, Limits(1, 1))
+
+    async def _start(self, _: str) -> Spare:
+        self.started.set()
+        await self.go.wait()
+        return self.spare
 
 
 async def test_one_that_comes_up_too_late_is_stopped() -> None:
-    started, go = anyio.Event(), anyio.Event()
-    late = Spare("a")
-
-    async def start(_: str) -> Spare:
-        started.set()
-        await go.wait()
-        return late
-
-    spares: Spares[str, Spare] = Spares(start, Limits(1, 1))
+    slow = Slow()
     async with Supervisor() as supervisor:
-        job = supervisor.start(spares.keep)
-        spares.expect("a")
+        job = supervisor.start(slow.spares.keep)
+        slow.spares.expect("a")
         with anyio.fail_after(HUNG_S):
-            await started.wait()
-            spares.close()
-            go.set()
+            await slow.started.wait()
+            slow.spares.close()
+            slow.go.set()
             await job.wait()
-    assert late.stopped
+    assert slow.spare.stopped
+
+
+@pytest.mark.parametrize("alive", [True, False])
+async def test_who_asks_during_a_start_waits_for_it(*, alive: bool) -> None:
+    slow = Slow()
+    got: list[Spare | None] = []
+
+    async def take() -> None:
+        got.append(await slow.spares.take("a"))
+
+    slow.spares.expect("a")
+    with anyio.fail_after(HUNG_S):
+        async with anyio.create_task_group() as group:
+            group.start_soon(slow.spares.step)
+            await slow.started.wait()
+            group.start_soon(take)
+            await anyio.wait_all_tasks_blocked()
+            assert await slow.spares.take("a") is None
+            slow.spare.alive = alive
+            slow.go.set()
+    assert got == [slow.spare if alive else None]
+    assert repr(slow.spares) == "<Spares 0/1 waiting, 1 kinds>"
+
+
+@pytest.mark.parametrize("came_up", [True, False])
+async def test_one_that_nobody_waits_for_any_more_is_kept(*, came_up: bool) -> None:
+    slow = Slow()
+    slow.spares.expect("a")
+    with anyio.fail_after(HUNG_S):
+        async with anyio.create_task_group() as group:
+            group.start_soon(slow.spares.step)
+            await slow.started.wait()
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as inner:
+                    inner.start_soon(slow.spares.take, "a")
+                    await anyio.wait_all_tasks_blocked()
+                    if came_up:
+                        slow.go.set()
+                    scope.cancel()
+            slow.go.set()
+    assert await slow.spares.take("a") is slow.spare
