@@ -4,6 +4,7 @@ One synchronous step decides; starting and stopping happen outside it. `repr` is
 line. Knows nothing of what the server speaks.
 """
 
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,8 @@ import anyio
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
+
+_log = logging.getLogger(__name__)
 
 
 class Server(Protocol):
@@ -51,7 +54,9 @@ class ServerPool(Generic[S]):
 
     Args:
         start: starts a server and waits until it answers.
-        recycle_after: leases after which a server takes no more; None means never.
+        recycle_after: leases after which a server is replaced; None means never.
+        background: runs work beside all else; with it a server serves until its successor is
+            ready, without it the lease that comes too late waits.
         clock: seconds, monotonic.
     """
 
@@ -60,10 +65,14 @@ class ServerPool(Generic[S]):
         start: Callable[[], Awaitable[S]],
         *,
         recycle_after: int | None = None,
+        background: Callable[[Callable[[], Awaitable[None]]], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._start = start
         self._recycle_after = recycle_after
+        self._background = background
+        self._succeeding = False
+        self._stopped = False
         self._clock = clock
         self._current: _Seat[S] | None = None
         self._draining: list[_Seat[S]] = []
@@ -104,6 +113,7 @@ class ServerPool(Generic[S]):
 
     def stop(self) -> None:
         """Stop every server, leased or not."""
+        self._stopped = True
         seats = [*self._draining, *([self._current] if self._current else [])]
         self._current = None
         self._draining = []
@@ -117,6 +127,9 @@ class ServerPool(Generic[S]):
                 seat = self._usable() or await self._replace()
         seat.leases += 1
         seat.served += 1
+        if self._background is not None and self._spent(seat) and not self._succeeding:
+            self._succeeding = True
+            self._background(self._succeed)
         return seat
 
     def _usable(self) -> _Seat[S] | None:
@@ -124,15 +137,33 @@ class ServerPool(Generic[S]):
         seat = self._current
         if seat is None:
             return None
-        spent = self._recycle_after is not None and seat.served >= self._recycle_after
-        if seat.server.alive and not spent:
+        if seat.server.alive and (self._background is not None or not self._spent(seat)):
             return seat
         self._current = None
+        self._retire(seat)
+        return None
+
+    def _spent(self, seat: _Seat[S]) -> bool:
+        return self._recycle_after is not None and seat.served >= self._recycle_after
+
+    def _retire(self, seat: _Seat[S]) -> None:
         if seat.leases:
             self._draining.append(seat)
         else:
             seat.server.stop_soon()
-        return None
+
+    async def _succeed(self) -> None:
+        """Start the successor of a server that has served long enough, and only then retire it."""
+        try:
+            async with self._lock:
+                old = self._current
+                if old is not None and self._spent(old):
+                    await self._replace()
+                    self._retire(old)
+        except Exception as exc:  # noqa: BLE001 - the old one serves on, and the next lease tries
+            _log.warning("a server could not be replaced yet: %s", exc)
+        finally:
+            self._succeeding = False
 
     def _give_back(self, seat: _Seat[S]) -> None:
         seat.leases -= 1
@@ -155,5 +186,7 @@ class ServerPool(Generic[S]):
             raise
         self._failures = 0
         self._last_failure = None
+        if self._stopped:
+            server.stop_soon()
         self._current = _Seat(server)
         return self._current

@@ -1,10 +1,12 @@
 """The pool: who gets which server, when one is retired, and how starts back off."""
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from clinvk.procs.pool import BACKOFF_MAX_S, ServerPool, StartBackoffError
 from clinvk.procs.process import ProcessStartError
+from clinvk.procs.supervisor import Supervisor
 
 
 class FakeServer:
@@ -183,3 +185,61 @@ async def test_a_cancelled_start_leaves_the_pool_usable() -> None:
     with anyio.fail_after(5):
         async with pool.lease() as server:
             assert server.number == 0
+
+
+async def test_a_server_serves_until_its_successor_is_ready() -> None:
+    factory = Factory()
+    async with Supervisor() as supervisor:
+        pool = ServerPool(factory.start, recycle_after=2, background=supervisor.start)
+        async with pool.lease() as first:
+            factory.go = anyio.Event()
+            for _ in range(3):
+                async with pool.lease() as same:
+                    assert same is first
+            factory.go.set()
+            with anyio.fail_after(10):
+                while len(factory.servers) < 2:
+                    await anyio.lowlevel.checkpoint()
+            await anyio.wait_all_tasks_blocked()
+            async with pool.lease() as second:
+                assert second is factory.servers[1]
+            assert first.stopped == 0
+        assert first.stopped == 1
+
+
+async def test_a_successor_that_does_not_come_up_leaves_the_old_one() -> None:
+    factory = Factory()
+    async with Supervisor() as supervisor:
+        pool = ServerPool(factory.start, recycle_after=1, background=supervisor.start)
+        await pool.warm()
+        factory.failure = ProcessStartError("no")
+        for _ in range(3):
+            async with pool.lease() as server:
+                assert server is factory.servers[0]
+            await anyio.wait_all_tasks_blocked()
+        assert server.stopped == 0
+
+
+async def test_a_successor_that_comes_after_the_end_is_stopped() -> None:
+    factory = Factory()
+    async with Supervisor() as supervisor:
+        pool = ServerPool(factory.start, recycle_after=1, background=supervisor.start)
+        await pool.warm()
+        factory.go = anyio.Event()
+        async with pool.lease():
+            await anyio.wait_all_tasks_blocked()
+        pool.stop()
+        factory.go.set()
+        await anyio.wait_all_tasks_blocked()
+        assert [server.stopped > 0 for server in factory.servers] == [True, True]
+
+
+async def test_one_that_dies_meanwhile_is_replaced_at_once() -> None:
+    factory = Factory()
+    async with Supervisor() as supervisor:
+        pool = ServerPool(factory.start, recycle_after=1, background=supervisor.start)
+        async with pool.lease() as first:
+            first.alive = False
+            async with pool.lease() as second:
+                assert second is not first
+        await anyio.wait_all_tasks_blocked()
