@@ -157,9 +157,10 @@ class Kept(Generic[T]):
         """Take a conversation out; return whether it was still there."""
         return any(waiting.pop(id(entry), None) for waiting in self._waiting.values())
 
-    def clear(self) -> list[T]:
-        """Take all conversations out."""
-        entries = [entry for waiting in self._waiting.values() for _, entry in waiting.values()]
-        for waiting in self._waiting.values():
-            waiting.clear()
+    def clear(self, *courses: Course) -> list[T]:
+        """Take out all conversations, or those of some classes."""
+        entries: list[T] = []
+        for course in courses or self._waiting:
+            entries += [entry for _, entry in self._waiting[course].values()]
+            self._waiting[course].clear()
         return entries

@@ -33,6 +33,7 @@ from clinvk.events import (
 )
 from clinvk.fetch import Fetcher
 from clinvk.gate import Gate
+from clinvk.procs import memory
 from clinvk.procs.supervisor import Job
 from clinvk.registry import Target
 from clinvk.telling import Ask, Telling
@@ -212,6 +213,10 @@ class Pump:
         kept = self._lane.kept
         course = telling.goes_on_as(last)
         if course is None or not kept.wants(course) or not self.waits:
+            return None
+        if course is Course.CONTINUED and memory.is_scarce():
+            for gone in kept.clear(course):
+                gone.hand(None)
             return None
         self._ask = None
         self._handed = anyio.Event()

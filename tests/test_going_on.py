@@ -21,6 +21,7 @@ from clinvk.events import (
     ToolCall,
     Usage,
 )
+from clinvk.procs import memory
 from clinvk.procs.supervisor import Supervisor
 from clinvk.registry import Registry
 from clinvk.service import BUFFERED_EVENTS, Service, Stream
@@ -103,6 +104,19 @@ async def test_a_conversation_goes_on_with_what_is_new(supervisor: Supervisor) -
     await heard(service.start(FIRST))
     assert await heard(service.start(NEXT)) == (Course.CONTINUED, list(MORE))
     assert backend.conversations[0].news == [(QUESTION,)]
+
+
+async def test_little_memory_keeps_nobody_idle(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = LiveBackend(SAID, SAID, CALLED, MORE)
+    service = make(backend, supervisor)
+    await heard(service.start(FIRST))
+    monkeypatch.setattr(memory, "is_scarce", lambda: True)
+    await heard(service.start(FIRST))
+    await gone(backend)
+    await heard(service.start(FIRST))
+    assert (await heard(service.start(RESULTS)))[0] is Course.RESUMED
 
 
 async def test_of_two_branches_one_goes_on_and_one_starts_anew(supervisor: Supervisor) -> None:

@@ -63,7 +63,9 @@ class Starter:
         self._starts = anyio.Semaphore(STARTS_AT_ONCE)
         self._swept = False
         limits = Limits(config.warm, config.warm_mb // SPARE_MB)
-        self._spares: Spares[Kind, ClaudeSession] = Spares(self._boot, limits, afford=_afford)
+        self._spares: Spares[Kind, ClaudeSession] = Spares(
+            self._boot, limits, afford=lambda: not memory.is_scarce()
+        )
         self._warm = False
 
     def __repr__(self) -> str:
@@ -157,8 +159,3 @@ def _settings(folder: Path, kind: Kind) -> Path | None:
     path = folder / "settings.json"
     path.write_text(kind.settings, "utf-8")
     return path
-
-
-def _afford() -> bool:
-    available_mb = memory.available_mb()
-    return available_mb is None or available_mb > 2 * SPARE_MB

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+SCARCE_MB = 512.0
 _MEMINFO = Path("/proc/meminfo")
 
 
@@ -15,3 +16,9 @@ def available_mb(source: Path = _MEMINFO) -> float | None:
     except (OSError, ValueError, IndexError):
         return None
     return None
+
+
+def is_scarce() -> bool:
+    """Whether nothing more should be kept in memory only because it may be of use."""
+    found_mb = available_mb()
+    return found_mb is not None and found_mb < SCARCE_MB

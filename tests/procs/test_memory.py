@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from clinvk.procs.memory import available_mb
+from clinvk.procs import memory
+from clinvk.procs.memory import SCARCE_MB, available_mb, is_scarce
 
 
 def test_the_kernel_is_believed(tmp_path: Path) -> None:
@@ -22,3 +23,9 @@ def test_nothing_is_made_up(tmp_path: Path, text: str) -> None:
 
 def test_no_file_is_no_answer(tmp_path: Path) -> None:
     assert available_mb(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize("found_mb", [None, SCARCE_MB, SCARCE_MB - 1])
+def test_little_memory_is_scarce(monkeypatch: pytest.MonkeyPatch, found_mb: float | None) -> None:
+    monkeypatch.setattr(memory, "available_mb", lambda: found_mb)
+    assert is_scarce() is (found_mb == SCARCE_MB - 1)
