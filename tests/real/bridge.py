@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 import yaml
+from aiohttp import web
 
 from clinvk import config
 from clinvk.server.app import create_app
@@ -21,15 +22,26 @@ from tests.fakes.responses import FakeResponses
 from tests.real.conftest import cli
 from tests.serving import API, serving
 
+
+class NoApi(FakeApi):
+    """Of a backend that asks nobody."""
+
+    def add_routes(self, app: web.Application) -> None:
+        pass
+
+
 FAKES: Mapping[str, type[FakeApi]] = {
     "claude": FakeAnthropic,
     "codex": FakeResponses,
     "gemini": FakeGemini,
+    "echo": NoApi,
 }
 
 
 def settings(name: str, fake: FakeApi, home: Path) -> dict[str, Any]:
     """What a user writes in backends.yaml to point a CLI at another model API."""
+    if name == "echo":
+        return {"kind": name}
     backend: dict[str, Any] = {"kind": name, "command": cli(name), "env": {"HOME": str(home)}}
     if name == "claude":
         backend["env"] |= {"ANTHROPIC_BASE_URL": fake.url, "ANTHROPIC_API_KEY": "sk-ant-test"}
