@@ -5,6 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 REAL := tests/real/node_modules
+OLDER := tests/real/.venv
 ARGS ?=
 
 .PHONY: serve test check format clean
@@ -12,7 +13,7 @@ ARGS ?=
 serve: .venv/.installed
 	$(BIN)/clinvk serve $(ARGS)
 
-test: .venv/.dev $(REAL)/.installed
+test: .venv/.dev $(REAL)/.installed $(OLDER)/.installed
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
 check: .venv/.dev
@@ -25,7 +26,7 @@ format: .venv/.dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv $(REAL) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
+	rm -rf .venv $(REAL) $(OLDER) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -44,4 +45,11 @@ clean:
 $(REAL)/.installed: tests/real/package.json tests/real/package-lock.json
 	cd tests/real && npm ci --ignore-scripts --no-audit --no-fund
 	cd tests/real && node node_modules/@anthropic-ai/claude-code/install.cjs
+	@touch $@
+
+# A client that cannot live with the newest openai, and the openai that it can live with.
+$(OLDER)/.installed: .venv/.dev tests/real/instructor_client.txt
+	$(BIN)/python -m venv --clear --without-pip $(OLDER)
+	$(BIN)/python -m pip --python $(OLDER) install --quiet --disable-pip-version-check \
+		-r tests/real/instructor_client.txt
 	@touch $@
