@@ -185,22 +185,25 @@ class Pump:
         return await self._lane.fetcher.messages(last, first=len(turn.messages) - len(last))
 
     async def _carry(self, events: AsyncIterator[Event], telling: Telling) -> Finished | Failed:
-        while True:
-            event = await self._next(events)
-            if event is None:
-                raise CliProtocolError(
-                    f"backend {self._target.backend.name!r} ended its answer without a result"
-                )
-            last = await telling.feed(event)
-            if last is not None:
-                return last
-
-    async def _next(self, events: AsyncIterator[Event]) -> Event | None:
+        """Tell a turn's events; return the last one, untold."""
+        silence_s = self._target.config.silence_s
         try:
-            with anyio.fail_after(self._target.config.silence_s):
-                return await anext(events, None)
+            # One scope for all events: one for each would be the most of what a delta costs.
+            with anyio.fail_after(silence_s) as silence:
+                while True:
+                    silence.deadline = anyio.current_time() + silence_s
+                    event = await anext(events, None)
+                    silence.deadline = math.inf
+                    if event is None:
+                        break
+                    last = await telling.feed(event)
+                    if last is not None:
+                        return last
         except TimeoutError:
             raise self._too_long("the CLI was silent for", "silence_s") from None
+        raise CliProtocolError(
+            f"backend {self._target.backend.name!r} ended its answer without a result"
+        )
 
     def _too_long(self, what: str, key: str) -> TurnTimeoutError:
         seconds = getattr(self._target.config, key)

@@ -9,6 +9,7 @@ pump leave the backend, which interrupts the CLI's turn.
 import logging
 import math
 import time
+from collections.abc import Iterator
 from typing import Self
 
 import anyio
@@ -28,6 +29,7 @@ from clinvk.telling import Ask, Item
 from clinvk.turn import Turn
 
 BUFFERED_EVENTS = 64  # a reader further behind than this slows its own turn, and no other
+SWEEP_JOBS = 64  # jobs that may be remembered though they are done
 HEALTH_MAX_AGE_S = 30.0
 HEALTH_TIMEOUT_S = 20.0
 
@@ -69,6 +71,17 @@ class Stream:
             self._open.discard(choice)
         return choice, event
 
+    def ready(self) -> Iterator[Item]:
+        """Yield what has come already, without waiting for more."""
+        while True:
+            try:
+                choice, event = self._receive.receive_nowait()
+            except (anyio.WouldBlock, anyio.EndOfStream):
+                return
+            if isinstance(event, Finished | Failed):
+                self._open.discard(choice)
+            yield choice, event
+
     @property
     def course(self) -> Course:
         """How the turn came about; certain once its first event has come."""
@@ -102,6 +115,7 @@ class Service:
         self._stopping = False
         self._jobs: set[Job] = set()
         self._asks: set[Ask] = set()
+        self._sweep_at = SWEEP_JOBS
 
     def start(self, turn: Turn, *more: Turn, caller: str = "") -> Stream:
         """Admit a turn, or each of its choices as a turn, and return the stream of its events.
@@ -199,14 +213,20 @@ class Service:
         name = target.full_name
         place = place_of(ask.turn, caller=ask.caller, model=name) if alone else None
         pump = None if place is None else _claim(lane, place)
-        if pump is not None and place is not None:
-            ask.news, ask.course, ask.job = place.news, place.course, pump.job
+        if pump is not None and place is not None and pump.job is not None:
+            ask.news, ask.course = place.news, place.course
+            job = pump.job
             pump.hand(ask)
         else:
             pump = Pump(target, lane, ask)
-            ask.job = pump.job = self._supervisor.start(pump.run)
-        self._asks = {*(a for a in self._asks if not a.told.is_set()), ask}
-        self._jobs = {job for job in (*self._jobs, ask.job) if job is not None and not job.done}
+            job = pump.job = self._supervisor.start(pump.run)
+        ask.job = job
+        self._asks.add(ask)
+        self._jobs.add(job)
+        if len(self._jobs) > self._sweep_at:
+            self._asks = {each for each in self._asks if not each.told.is_set()}
+            self._jobs = {each for each in self._jobs if not each.done}
+            self._sweep_at = 2 * len(self._jobs) + SWEEP_JOBS
 
     def _admit(self, lane: Lane, places: int, backend: str) -> list[Ticket]:
         tickets: list[Ticket] = []

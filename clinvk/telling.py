@@ -58,7 +58,10 @@ class Ask:
 
     async def tell(self, event: Event) -> None:
         """Pass an event on."""
-        await self.send.send((self.choice, event))
+        try:
+            self.send.send_nowait((self.choice, event))
+        except anyio.WouldBlock:
+            await self.send.send((self.choice, event))
 
     async def end(self, last: Event | None) -> bool:
         """The turn runs no more: pass on its last event; return whether somebody heard it."""

@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from itertools import chain
 
 import anyio
 from aiohttp import web
@@ -101,10 +102,18 @@ class _Streamed:
                 if silence.cancelled_caught:
                     await self._write(sse.KEEP_ALIVE, stream)
                     continue
-                if isinstance(event, Failed) and not self._response.prepared:
-                    raise event.error
-                await self._send(self._encoder.feed(event, choice), stream)
-                if isinstance(event, Failed):
+                # What has come meanwhile shares its write; nothing waits for more.
+                frames: list[Frame] = []
+                failed = False
+                for number, each in chain([(choice, event)], stream.ready()):
+                    failed = isinstance(each, Failed)
+                    if isinstance(each, Failed) and not (frames or self._response.prepared):
+                        raise each.error
+                    frames += self._encoder.feed(each, number)
+                    if failed:
+                        break
+                await self._send(frames, stream)
+                if failed:
                     break
             if finished:
                 await finish()

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import assert_never
 
 from clinvk.errors import BadRequestError
@@ -21,6 +22,7 @@ from clinvk.turn import (
     ToolSpec,
     Turn,
 )
+from clinvk.wire.anthropic_names import Names, Place
 from clinvk.wire.anthropic_types import (
     IGNORED,
     AnyToolIn,
@@ -49,43 +51,55 @@ _MODES = {
     "tool": ToolMode.REQUIRED,
     "none": ToolMode.NONE,
 }
+_Placed = tuple[Message, Place]
+_PlacedPart = tuple[Part, str]
+
 # A turn has no other place for it, and a model must know that its call failed.
 _FAILED_RESULT = TextPart("error: ")
 
 
-def turn_of(request: CountRequest) -> Turn:
-    """Return the turn that a request asks for.
+def understand(request: CountRequest) -> tuple[Turn, Names]:
+    """Return the turn that a request asks for, and what the turn's parts are called in it.
 
     Raises:
         BadRequestError: if its tools, or what it says of them, contradict each other.
     """
     tools = tuple(request.tools or ())
     _require_own_names(tools)
-    own = tuple(tool for tool in tools if isinstance(tool, ToolIn))
+    own = {at: tool for at, tool in enumerate(tools) if isinstance(tool, ToolIn)}
     config = request.output_config
     form = (config and config.format) or request.output_format
     choice = request.tool_choice
-    return Turn(
+    placed = list(_system(request))
+    for at, asked in enumerate(request.messages):
+        placed += _messages(asked, f"messages[{at}]")
+    turn = Turn(
         model=request.model,
-        messages=(*_system(request), *(m for asked in request.messages for m in _messages(asked))),
+        messages=tuple(message for message, _ in placed),
         tools=tuple(
             ToolSpec(tool.name, tool.description, tool.input_schema, bool(tool.strict))
-            for tool in own
+            for tool in own.values()
         ),
-        tool_choice=_tool_choice(request, {tool.name for tool in own}),
+        tool_choice=_tool_choice(request, {tool.name for tool in own.values()}),
         parallel_calls=not (choice and choice.disable_parallel_tool_use),
         format=OutputFormat(form.schema_, strict=True) if form else None,
         limits=_limits(request),
         effort=_effort(request),
         ignored=_ignored(request, tools),
     )
+    old = request.output_format is not None and not (config and config.format)
+    named_form = "output_format" if old else "output_config.format"
+    return turn, Names(tuple(place for _, place in placed), tuple(own), named_form)
 
 
-def _system(request: CountRequest) -> Iterator[Message]:
+def _system(request: CountRequest) -> Iterator[_Placed]:
     """A message for each block, for a turn sets its system messages apart."""
     blocks = request.system_ or ()
-    texts = (blocks,) if isinstance(blocks, str) else tuple(block.text for block in blocks)
-    return (Message(Role.SYSTEM, (TextPart(text),)) for text in texts)
+    if isinstance(blocks, str):
+        yield _text_message(Role.SYSTEM, blocks, "system", "system")
+        return
+    for at, block in enumerate(blocks):
+        yield _text_message(Role.SYSTEM, block.text, f"system[{at}]", f"system[{at}].text")
 
 
 def _limits(request: CountRequest) -> Limits:
@@ -133,62 +147,88 @@ def _tool_choice(request: CountRequest, names: set[str]) -> ToolChoice:
     return ToolChoice(_MODES[choice.type], choice.name if choice.type == "tool" else None)
 
 
-def _messages(message: MessageIn) -> Iterator[Message]:
+def _text_message(role: Role, text: str, path: str, content: str) -> _Placed:
+    return Message(role, (TextPart(text),)), Place(path, content, (content,))
+
+
+def _messages(message: MessageIn, path: str) -> Iterator[_Placed]:
     """What a message holds, in order: each result is a message of its own."""
-    role = Role(message.role)
+    role, inside = Role(message.role), f"{path}.content"
     if isinstance(message.content, str):
-        yield Message(role, (TextPart(message.content),))
+        yield _text_message(role, message.content, path, inside)
         return
-    parts: list[Part] = []
-    calls: list[PriorCall] = []
+    parts: list[_PlacedPart] = []
+    calls: dict[str, PriorCall] = {}
     results = False
-    for block in message.content:
+    for at, block in enumerate(message.content):
+        here = f"{inside}[{at}]"
         match block:
             case ToolResultIn():
                 if parts:
-                    yield Message(role, tuple(parts))
+                    yield _with_parts(role, parts, Place(path, inside))
                     parts = []
                 results = True
-                yield _result(block)
+                yield _result(block, here)
             case ToolUseIn():
                 arguments = json.dumps(block.input, ensure_ascii=False)
-                calls.append(PriorCall(block.id, block.name, arguments))
+                calls[here] = PriorCall(block.id, block.name, arguments)
             case ThinkingIn() | RedactedThinkingIn():
                 pass  # no turn carries it, and no CLI would take another's
             case TextIn() | ImageIn() | DocumentIn():
-                parts += _parts(block)
+                parts += _parts(block, here)
             case _:
                 assert_never(block)
     if parts or calls or not results:
-        yield Message(role, tuple(parts), tuple(calls))
+        place = Place(path, inside, calls=tuple(calls))
+        yield _with_parts(role, parts, place, calls=tuple(calls.values()))
 
 
-def _result(block: ToolResultIn) -> Message:
-    content = block.content or ()
-    parts: list[Part] = [_FAILED_RESULT] if block.is_error else []
+def _with_parts(
+    role: Role,
+    parts: list[_PlacedPart],
+    place: Place,
+    *,
+    calls: tuple[PriorCall, ...] = (),
+    call_id: str | None = None,
+) -> _Placed:
+    message = Message(role, tuple(part for part, _ in parts), calls, call_id=call_id)
+    return message, replace(place, parts=tuple(path for _, path in parts))
+
+
+def _result(block: ToolResultIn, path: str) -> _Placed:
+    content, inside = block.content or (), f"{path}.content"
+    parts: list[_PlacedPart] = [(_FAILED_RESULT, path)] if block.is_error else []
     if isinstance(content, str):
-        parts.append(TextPart(content))
+        parts.append((TextPart(content), inside))
     else:
-        parts += (part for inner in content for part in _parts(inner))
-    return Message(Role.TOOL, tuple(parts), call_id=block.tool_use_id)
+        for at, inner in enumerate(content):
+            parts += _parts(inner, f"{inside}[{at}]")
+    return _with_parts(Role.TOOL, parts, Place(path, inside), call_id=block.tool_use_id)
 
 
-def _parts(block: TextIn | ImageIn | DocumentIn) -> Iterator[Part]:
+def _parts(block: TextIn | ImageIn | DocumentIn, path: str) -> Iterator[_PlacedPart]:
+    if isinstance(block, DocumentIn) and isinstance(block.source, BlocksIn):
+        inside = f"{path}.source.content"
+        if isinstance(block.source.content, str):
+            yield TextPart(block.source.content), inside
+            return
+        for at, inner in enumerate(block.source.content):
+            yield from _parts(inner, f"{inside}[{at}]")
+    else:
+        yield _part(block), path
+
+
+def _part(block: TextIn | ImageIn | DocumentIn) -> Part:
     match block:
         case TextIn(text=text):
-            yield TextPart(text)
+            return TextPart(text)
         case ImageIn(source=UrlIn(url=url)):
-            yield ImagePart(url=url)
+            return ImagePart(url=url)
         case ImageIn(source=Base64In(media_type=media_type, data=data)):
-            yield ImagePart(media_type=media_type, data=data)
-        case DocumentIn(source=BlocksIn(content=str(text))):
-            yield TextPart(text)
-        case DocumentIn(source=BlocksIn(content=list(blocks))):
-            for inner in blocks:
-                yield from _parts(inner)
+            return ImagePart(media_type=media_type, data=data)
         case DocumentIn(source=Base64In(media_type=media_type, data=data), title=title):
-            yield FilePart(title, media_type, data)
+            return FilePart(title, media_type, data)
         case DocumentIn(source=PlainTextIn(media_type=media_type, data=text), title=title):
-            yield FilePart(title, media_type, base64.b64encode(text.encode()).decode())
+            return FilePart(title, media_type, base64.b64encode(text.encode()).decode())
         case DocumentIn(source=FileIn(file_id=file_id), title=title):
-            yield FilePart(title, file_id=file_id)
+            return FilePart(title, file_id=file_id)

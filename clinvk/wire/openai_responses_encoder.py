@@ -4,7 +4,6 @@ Owns the order of the events; knows neither the request nor the store. The items
 are a reasoning item, a message or a function call each, opened and closed as the events come.
 """
 
-import json
 import time
 import uuid
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from clinvk.events import (
     Usage,
 )
 from clinvk.wire.base import Frame
+from clinvk.wire.sse import dumps
 
 _INCOMPLETE = {
     FinishReason.LENGTH: "max_output_tokens",
@@ -141,7 +141,7 @@ class ResponsesEncoder:
         event = {"type": kind, "sequence_number": self._sequence, **fields}
         self._sequence += 1
         # ASCII only: U+2028 and its like split lines in clients that use str.splitlines.
-        return Frame(json.dumps(event, separators=(",", ":")), kind)
+        return Frame(dumps(event), kind)
 
     def _begin(self) -> list[Frame]:
         """The two events that come before all others, once."""

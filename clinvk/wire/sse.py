@@ -9,6 +9,8 @@ from clinvk.wire.base import Frame
 KEEP_ALIVE = b": keep-alive\n\n"
 DONE = Frame("[DONE]")
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 
 def encode(frames: Iterable[Frame]) -> bytes:
     """Return the frames as they go on the wire; their data must not hold newlines."""
@@ -25,4 +27,4 @@ def dumps(value: object) -> str:
 
     It is ASCII only: U+2028 and its like split lines in clients that use str.splitlines.
     """
-    return json.dumps(value, separators=(",", ":"))
+    return _encode(value)
