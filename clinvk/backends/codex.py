@@ -41,7 +41,7 @@ MODELS = ("debug", "models")
 SUMMARY_KEY = "model_reasoning_summary"
 TESTED = "0.169.0"
 ASK_S = 10.0  # for a command that tells of codex; `debug models` may ask the model API
-RECYCLE_AFTER = 500  # turns; codex logs 50 kB of each in its home, which ends with it
+RECYCLE_AFTER = 500  # threads; codex logs 50 kB of each in its home, which ends with it
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +89,9 @@ class CodexBackend:
         self.name = name
         self._config = config
         self._supervisor = supervisor
-        self._pool: ServerPool[AppServer] = ServerPool(self._start, recycle_after=RECYCLE_AFTER)
+        self._pool: ServerPool[AppServer] = ServerPool(
+            self._start, recycle_after=RECYCLE_AFTER, background=supervisor.start
+        )
 
     def check(self, turn: Turn) -> tuple[str, ...]:
         """Refuse what codex cannot carry, and name what it will leave out."""

@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
+from clinvk.backends import codex
 from clinvk.backends.base import Live
 from clinvk.backends.codex_server import AppServer
 from clinvk.errors import (
@@ -334,6 +335,25 @@ async def test_one_thread_that_waits_holds_up_no_other(world: World) -> None:
         assert text(await collect(backend, asked())) == "Hello from the fake."
         await live.go_on((result("call_resp_1_0", "21"), result("call_resp_1_1", "noon")))
         assert text(await rest(live)) == "Sunny."
+
+
+async def test_a_server_that_has_served_long_enough_ends_with_its_last_conversation(
+    world: World, started: list[AppServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codex, "RECYCLE_AFTER", 1)
+    backend = world.backend()
+    async with backend.open(turn("hi"), "m") as events:
+        live = await waiting(events, FinishReason.STOP)
+        await until(lambda: len(started) == 2)
+        async with backend.open(turn("hi"), "m") as others:
+            await waiting(others, FinishReason.STOP)
+            assert len(await loaded(started[1])) == 1
+        assert live.waits
+        await live.go_on((said("user", "so?"),))
+        assert text(await rest(live)) == "Hello from the fake."
+        assert started[0].alive
+    await until(lambda: not started[0].alive)
+    assert [item["role"] for item in heard(world)] == ["user", "assistant", "user"]
 
 
 @pytest.mark.parametrize("first", [CALLS, Reply()], ids=["parked", "idle"])
