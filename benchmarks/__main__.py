@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from benchmarks import overhead, results, startup
+from benchmarks import first_token, overhead, real, results, startup
 from benchmarks.processes import BenchmarkError
 from benchmarks.progress import Progress
 from benchmarks.results import Part
@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 PAGE = HERE / "README.md"
 
-PARTS: dict[str, Any] = {"overhead": overhead, "startup": startup}
+PARTS: dict[str, Any] = {"first-token": first_token, "overhead": overhead, "startup": startup}
 PROFILES: dict[str, Callable[[Progress], str]] = {
     "overhead": overhead.profile,
     "startup": lambda _: startup.profile(),
@@ -34,6 +34,13 @@ PROFILES: dict[str, Callable[[Progress], str]] = {
 @click.argument("parts", nargs=-1, type=click.Choice([*PARTS, "all", "table"]), required=True)
 @click.option("--quick", is_flag=True, help="Measure little, to see that it works.")
 @click.option("--set", "sizes", multiple=True, metavar="PART.NAME=N", help="Set how much is asked.")
+@click.option(
+    "--cli",
+    "clis",
+    multiple=True,
+    type=click.Choice(real.NAMES),
+    help="Measure this real CLI, and no others.",
+)
 @click.option("--profile", is_flag=True, help="Show where the time goes, instead of measuring.")
 @click.option(
     "--results",
@@ -47,6 +54,7 @@ def main(
     parts: tuple[str, ...],
     quick: bool,
     sizes: tuple[str, ...],
+    clis: tuple[str, ...],
     profile: bool,
     file: Path | None,
     write: bool,
@@ -62,7 +70,7 @@ def main(
                 told = [PROFILES[name](progress) for name in chosen if name in PROFILES]
                 click.echo("\n\n".join(told))
                 return
-            measured = [_measure(name, sizes, progress, quick=quick) for name in chosen]
+            measured = [_measure(name, sizes, clis, progress, quick=quick) for name in chosen]
     except BenchmarkError as exc:
         raise click.ClickException(str(exc)) from exc
     keep = file or (None if quick else RESULTS)
@@ -74,9 +82,13 @@ def main(
         PAGE.write_text(results.put_table(PAGE.read_text("utf-8"), results.table(kept)), "utf-8")
 
 
-def _measure(name: str, sizes: tuple[str, ...], progress: Progress, *, quick: bool) -> Part:
+def _measure(
+    name: str, sizes: tuple[str, ...], clis: tuple[str, ...], progress: Progress, *, quick: bool
+) -> Part:
     module = PARTS[name]
     size = resized(module.QUICK if quick else module.Size(), name, sizes)
+    if clis and hasattr(size, "clis"):
+        size = replace(size, clis=clis)
     part: Part = module.measure(size, progress, quick=quick)
     return replace(part, machine=machine())
 

@@ -9,22 +9,14 @@ an HTTP client's own work would be timed, too.
 
 import asyncio
 import json
-import re
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import count
-from urllib.parse import urlsplit
 
+from benchmarks.client import Connection, head_of, place_of, said
 from benchmarks.fake_codex import expected
-
-HUNG_S = 120.0  # for one answer
-_HEAD_END = b"\r\n\r\n"
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_CONTENT = re.compile(rb'"content": ?"([^"\\]*)"')
-_CONTENT_MARK = re.compile(rb'"content": ?"[^"]')
-_LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,84 +43,21 @@ class Heard:
     wrong: list[str] = field(default_factory=list)
 
 
-class _Connection(asyncio.Protocol):
-    """One keep-alive connection with one request at a time on it."""
-
-    def __init__(self) -> None:
-        self._transport: asyncio.Transport | None = None
-        self._data = bytearray()
-        self._length: int | None = None
-        self._head = -1
-        self._done: asyncio.Future[bytes] | None = None
-        self.reads = 0
-        self.first = 0.0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.reads += 1
-        self._data += data
-        if not self.first and _CONTENT_MARK.search(self._data):
-            self.first = time.perf_counter()
-        if self._ended() and self._done is not None and not self._done.done():
-            self._done.set_result(bytes(self._data))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._done is not None and not self._done.done():
-            self._done.set_exception(ConnectionError(f"the server closed the connection: {exc}"))
-
-    async def ask(self, request: bytes) -> bytes:
-        """Send a request and return the whole response, head and all."""
-        assert self._transport is not None
-        self._data.clear()
-        self._length, self._head, self.first = None, -1, 0.0
-        self._done = asyncio.get_running_loop().create_future()
-        self._transport.write(request)
-        return await asyncio.wait_for(self._done, HUNG_S)
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._transport is not None:
-            self._transport.close()
-
-    def _ended(self) -> bool:
-        if self._head < 0:
-            self._head = self._data.find(_HEAD_END)
-            if self._head < 0:
-                return False
-            found = _LENGTH.search(self._data, 0, self._head + 2)
-            self._length = int(found[1]) if found else None
-        if self._length is None:
-            return self._data.endswith(_LAST_CHUNK)
-        return len(self._data) >= self._head + len(_HEAD_END) + self._length
-
-
 def body_of(job: Job, asked: str) -> bytes:
     """Return the body of a chat completion request."""
     messages = [{"role": "user", "content": asked}]
     return json.dumps({"model": job.model, "stream": job.stream, "messages": messages}).encode()
 
 
-def said(response: bytes) -> str:
-    """Return the text in a response, streamed or not."""
-    return b"".join(_CONTENT.findall(response)).decode()
-
-
 async def run(job: Job, *, report: Callable[[int], object] = lambda _: None) -> Heard:
     """Do a job; `report` is told each number of answers."""
     heard = Heard()
     numbers = count()
-    address = urlsplit(job.url)
-    host, port = address.hostname or "", address.port or 80
-    head = (
-        f"POST {address.path}/chat/completions HTTP/1.1\r\nHost: {address.netloc}\r\n"
-        "Content-Type: application/json\r\nContent-Length: "
-    ).encode()
+    host, port = place_of(job.url)
+    head = head_of(job.url)
 
     async def client() -> None:
-        connected = await asyncio.get_running_loop().create_connection(_Connection, host, port)
+        connected = await asyncio.get_running_loop().create_connection(Connection, host, port)
         connection = connected[1]
         while (number := next(numbers)) < job.requests:
             asked = f"{job.deltas} token-{number}"
