@@ -42,7 +42,7 @@ class FetchConfig(_Strict):
 
     enabled: bool = True
     max_mb: float = Field(default=32, gt=0, le=1024)
-    timeout_s: Seconds = 20
+    timeout_s: Seconds = 10
     max_redirects: int = Field(default=3, ge=0, le=20)
     allow_private: list[str] = []
 
