@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from benchmarks import first_token, overhead, real, results, startup
+from benchmarks import chat, first_token, memory, overhead, real, results, startup
 from benchmarks.processes import BenchmarkError
 from benchmarks.progress import Progress
 from benchmarks.results import Part
@@ -23,7 +23,13 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 PAGE = HERE / "README.md"
 
-PARTS: dict[str, Any] = {"first-token": first_token, "overhead": overhead, "startup": startup}
+PARTS: dict[str, Any] = {
+    "first-token": first_token,
+    "chat": chat,
+    "memory": memory,
+    "overhead": overhead,
+    "startup": startup,
+}
 PROFILES: dict[str, Callable[[Progress], str]] = {
     "overhead": overhead.profile,
     "startup": lambda _: startup.profile(),

@@ -11,14 +11,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
 
-import psutil
-
 from benchmarks import cold, processes, real
 from benchmarks.bare import BARE, Bare
 from benchmarks.client import Client
 from benchmarks.fake_codex import expected
 from benchmarks.processes import BenchmarkError
 from benchmarks.progress import Progress
+from benchmarks.quiet import quiet
 from benchmarks.real import Start
 from benchmarks.results import Figure, Part, figure
 from benchmarks.stats import ratio, spread
@@ -107,13 +106,13 @@ class _Race:
         await self._take(rows, "second", "cold", second, lambda: self._cold(so_far))
 
     async def _idle_round(self) -> None:
-        await _quiet()
+        await quiet()
         await asyncio.sleep(self._size.idle_s)
         await self._through_clinvk(self._rows, "idle")
         asked = self._asked()
-        await _quiet()
+        await quiet()
         await self._bare.prepare()
-        await _quiet()
+        await quiet()
         await asyncio.sleep(self._size.idle_s)
         await self._take(self._rows, "idle", "bare", asked, lambda: self._bare.new(asked))
 
@@ -132,7 +131,7 @@ class _Race:
         if case == "new":
             await self._bare.prepare()
         if case != "idle":
-            await _quiet()
+            await quiet()
         told = await ask()
         if told.text != expected(asked):
             raise BenchmarkError(f"{self._name} {way}: {told.text!r} is no answer to {asked!r}")
@@ -144,16 +143,6 @@ class _Race:
 
     def _asked(self) -> str:
         return f"{self._size.deltas} token-{next(self._tokens)}"
-
-
-async def _quiet(*, still_s: float = 0.25, most_s: float = 15.0) -> None:
-    """Wait until our processes do next to nothing, or `most_s` seconds have passed."""
-    ours = psutil.Process()
-    for _ in range(int(most_s / still_s)):
-        before = processes.busy_s(ours.children(recursive=True))
-        await asyncio.sleep(still_s)
-        if processes.busy_s(ours.children(recursive=True)) - before <= still_s / 10:
-            return
 
 
 def _figures(name: str, rows: Rows) -> Iterator[Figure]:
