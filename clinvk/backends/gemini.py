@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+from clinvk import toolserver
 from clinvk.backends import claims, gemini_home, structured
 from clinvk.backends.acp import AcpAgent
 from clinvk.backends.base import Health, State, find_program, require_program, start_failure
@@ -55,7 +56,9 @@ class GeminiBackend:
         self.name = name
         self._config = config
         self._supervisor = supervisor
-        self._pool: ServerPool[GeminiServer] = ServerPool(self._start, recycle_after=RECYCLE_AFTER)
+        self._pool: ServerPool[GeminiServer] = ServerPool(
+            self._start, recycle_after=RECYCLE_AFTER, background=supervisor.start
+        )
         self._tools = ToolServer(supervisor)
         self._proven: Login | None = None
         self._swept = False
@@ -194,7 +197,7 @@ class GeminiBackend:
                 self._supervisor,
                 Command(
                     (*argv, "--acp", *self._record_to(home)),
-                    {**dict(login.extra_env), **self._env(), **home.env},
+                    _reaching_tools({**dict(login.extra_env), **self._env(), **home.env}),
                     home.folder(None),
                 ),
             )
@@ -250,6 +253,12 @@ class GeminiBackend:
             _log.debug("no version of %r: %s", self.name, exc)
             return None
         return (said.stdout.strip() or None) if said.code == 0 else None
+
+
+def _reaching_tools(env: dict[str, str]) -> dict[str, str]:
+    """Return an environment in which no proxy stands before the tool server."""
+    spared = env.get("NO_PROXY", env.get("no_proxy", ""))
+    return {**env, "NO_PROXY": ",".join(filter(None, (spared, toolserver.HOST)))}
 
 
 def _package_version(program: Path) -> str | None:

@@ -354,8 +354,9 @@ def _tool_settings(
         config = {"toolConfig": {"functionCallingConfig": {"mode": "ANY"}}}
         overrides.append(_override({"isChatModel": True}, config))
     return {
-        # These are patterns: all but the tools of MCP servers go, and those are not asked about.
+        # Patterns: of all tools those of MCP servers alone, which are then not asked about.
         "tools": {"core": ["none", "mcp_*"]},
+        "mcp": {"allowed": [server]},
         "model": {"maxSessionTurns": MAX_ROUNDS_WITH_TOOLS},
         "mcpServers": {server: {**access, "trust": True, "timeout": CALL_TIMEOUT_MS}},
         "modelConfigs": {"customOverrides": overrides},
