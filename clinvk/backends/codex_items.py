@@ -115,7 +115,8 @@ def _items(message: Message) -> list[Item]:
     kind = "output_text" if message.role is Role.ASSISTANT else "input_text"
     content = _content(kind, message.parts)
     said: list[Item] = []
-    if message.text or not message.calls:  # clients send an empty text with calls
+    # Clients send an empty text beside calls.
+    if not message.calls or any(item.get("text") != "" for item in content):
         said.append(_message(_ROLES[message.role], content))
     return said + [
         {
