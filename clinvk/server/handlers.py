@@ -11,7 +11,7 @@ import anyio
 from aiohttp import web
 
 from clinvk import __version__
-from clinvk.errors import ModelNotFoundError
+from clinvk.errors import ClinvkError, ModelNotFoundError
 from clinvk.events import Failed
 from clinvk.registry import Target
 from clinvk.server.middleware import request_id
@@ -39,9 +39,20 @@ class Answer:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Parse, start the turn, and tell its events as the dialect does.
 
-        aiohttp cancels this when the client goes away; closing the stream is all that is owed.
+        What a backend says of a field is told by the name that it has in the request.
         """
         parsed = await self.parse(request)
+        try:
+            return await self._answer(request, parsed)
+        except ClinvkError as exc:
+            exc.param = exc.param and parsed.named(exc.param)
+            raise
+
+    async def _answer(self, request: web.Request, parsed: Parsed) -> web.StreamResponse:
+        """Run the turn.
+
+        aiohttp cancels this when the client goes away; closing the stream is all that is owed.
+        """
         stream = request.app[SERVICE].start(parsed.turn, *parsed.more)
         try:
             _log.debug("%s asks %s", request_id(request), parsed.turn.model)

@@ -12,7 +12,6 @@ from aiohttp import web
 
 from clinvk.errors import (
     BadRequestError,
-    ClinvkError,
     InternalError,
     NotFoundError,
     UnsupportedError,
@@ -50,15 +49,6 @@ class Responses(Answer):
     def __init__(self) -> None:
         self._wire = OpenAIResponses()
         super().__init__(self._wire)
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer; what a backend says of a field is told by the name it has here."""
-        try:
-            return await super().handle(request)
-        except ClinvkError as exc:
-            if PARSED in request and exc.param is not None:
-                exc.param = request[PARSED].names.of(exc.param)
-            raise
 
     async def parse(self, request: web.Request) -> Parsed:
         """Check the request together with what it refers to."""

@@ -25,9 +25,9 @@ from clinvk.events import (
     Usage,
 )
 from clinvk.turn import Turn
-from clinvk.wire.anthropic_requests import turn_of
+from clinvk.wire.anthropic_requests import understand
 from clinvk.wire.anthropic_types import UNION_STEPS, CountRequest, MessagesRequest
-from clinvk.wire.base import Frame, Parsed
+from clinvk.wire.base import Frame, Parsed, same
 from clinvk.wire.body import check, load
 from clinvk.wire.sse import dumps
 
@@ -57,13 +57,15 @@ class AnthropicMessages:
     def parse(self, body: bytes) -> Parsed:
         """Check a request body; see `clinvk.wire.base.Dialect`."""
         request = check(MessagesRequest, load(body), steps=UNION_STEPS)
+        turn, names = understand(request)
         thinking = request.thinking
         shown = thinking is not None and thinking.type != "disabled"
         encoder = MessageEncoder(
             request.model,
             show_thinking=shown and thinking is not None and thinking.display != "omitted",
+            named=names.of,
         )
-        return Parsed(turn_of(request), bool(request.stream), encoder)
+        return Parsed(turn, bool(request.stream), encoder, named=names.of)
 
     def parse_count(self, body: bytes) -> Turn:
         """Check the body of `POST /messages/count_tokens` and return the turn to be counted.
@@ -71,11 +73,11 @@ class AnthropicMessages:
         Raises:
             BadRequestError: with `param` naming the field at fault.
         """
-        return turn_of(check(CountRequest, load(body), steps=UNION_STEPS))
+        return understand(check(CountRequest, load(body), steps=UNION_STEPS))[0]
 
     def error(self, exc: ClinvkError) -> tuple[int, dict[str, Any]]:
         """Return status and error body; the server fills `request_id` in."""
-        status, error = _error(exc)
+        status, error = _error(exc, exc.param)
         return status, {"type": "error", "error": error, "request_id": None}
 
 
@@ -127,10 +129,12 @@ class MessageEncoder:
         model: str,
         *,
         show_thinking: bool = False,
+        named: Callable[[str], str] = same,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
         self._model = model
         self._show_thinking = show_thinking
+        self._named = named
         self._id = f"msg_{new_id()}"
         self._begun = False
         self._blocks: list[_Block] = []
@@ -163,7 +167,8 @@ class MessageEncoder:
                 self._finished = event
                 return [*self._begin(), *self._stop(), *self._finish()]
             case Failed(error=error):
-                return [_frame("error", error=_error(error)[1])]
+                param = error.param and self._named(error.param)
+                return [_frame("error", error=_error(error, param)[1])]
             case Started() | ToolActivity():
                 return []
             case _:
@@ -276,12 +281,12 @@ def _refuse(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _error(exc: ClinvkError) -> tuple[int, dict[str, str]]:
+def _error(exc: ClinvkError, param: str | None) -> tuple[int, dict[str, str]]:
     status = OVERLOADED if isinstance(exc, OverloadedError) else exc.status
     kind = _ERROR_TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
     # The shape has no place for the field at fault but the message.
-    named = exc.param is None or exc.param in exc.message
-    message = exc.message if named else f"{exc.param}: {exc.message}"
+    named = param is None or param in exc.message
+    message = exc.message if named else f"{param}: {exc.message}"
     return status, {"type": kind, "message": message}
 
 

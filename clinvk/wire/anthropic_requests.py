@@ -207,28 +207,22 @@ def _result(block: ToolResultIn, path: str) -> _Placed:
 
 
 def _parts(block: TextIn | ImageIn | DocumentIn, path: str) -> Iterator[_PlacedPart]:
-    if isinstance(block, DocumentIn) and isinstance(block.source, BlocksIn):
-        inside = f"{path}.source.content"
-        if isinstance(block.source.content, str):
-            yield TextPart(block.source.content), inside
-            return
-        for at, inner in enumerate(block.source.content):
-            yield from _parts(inner, f"{inside}[{at}]")
-    else:
-        yield _part(block), path
-
-
-def _part(block: TextIn | ImageIn | DocumentIn) -> Part:
     match block:
         case TextIn(text=text):
-            return TextPart(text)
+            yield TextPart(text), path
         case ImageIn(source=UrlIn(url=url)):
-            return ImagePart(url=url)
+            yield ImagePart(url=url), path
         case ImageIn(source=Base64In(media_type=media_type, data=data)):
-            return ImagePart(media_type=media_type, data=data)
+            yield ImagePart(media_type=media_type, data=data), path
+        case DocumentIn(source=BlocksIn(content=str(text))):
+            yield TextPart(text), f"{path}.source.content"
+        case DocumentIn(source=BlocksIn(content=list(blocks))):
+            for at, inner in enumerate(blocks):
+                yield from _parts(inner, f"{path}.source.content[{at}]")
         case DocumentIn(source=Base64In(media_type=media_type, data=data), title=title):
-            return FilePart(title, media_type, data)
+            yield FilePart(title, media_type, data), path
         case DocumentIn(source=PlainTextIn(media_type=media_type, data=text), title=title):
-            return FilePart(title, media_type, base64.b64encode(text.encode()).decode())
+            data = base64.b64encode(text.encode()).decode()
+            yield FilePart(title, media_type, data), path
         case DocumentIn(source=FileIn(file_id=file_id), title=title):
-            return FilePart(title, file_id=file_id)
+            yield FilePart(title, file_id=file_id), path

@@ -3,6 +3,7 @@
 A dialect never learns which backend answers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -35,17 +36,24 @@ class Encoder(Protocol):
         """Return the body of the reply that is not streamed; every choice must have finished."""
 
 
+def same(param: str) -> str:
+    """Return a field's name as it is: backends name fields as Chat Completions does."""
+    return param
+
+
 @dataclass(frozen=True, slots=True)
 class Parsed:
     """A request that was understood: what to run, and how the answer is to be told.
 
-    The choices of the turns in `more` are numbered on from those of `turn`.
+    The choices of the turns in `more` are numbered on from those of `turn`. `named` gives what a
+    field that a backend names is called in the request.
     """
 
     turn: Turn
     stream: bool
     encoder: Encoder
     more: tuple[Turn, ...] = field(default=(), kw_only=True)
+    named: Callable[[str], str] = field(default=same, kw_only=True)
 
 
 class Dialect(Protocol):

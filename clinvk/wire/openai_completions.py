@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, assert_never
 
 from clinvk.errors import BadRequestError, ClinvkError, UnsupportedError
@@ -54,7 +55,8 @@ class OpenAICompletions:
             echoes=tuple(p for p in prompts for _ in range(n)) if request.echo else (),
             include_usage=bool(options and options.include_usage),
         )
-        return Parsed(first, bool(request.stream), encoder, more=tuple(more))
+        named = partial(_name, suffixed=bool(request.suffix))
+        return Parsed(first, bool(request.stream), encoder, more=tuple(more), named=named)
 
     def error(self, exc: ClinvkError) -> tuple[int, dict[str, Any]]:
         """Return status and error body, as every OpenAI endpoint reports it."""
@@ -94,6 +96,13 @@ def _turn(request: CompletionRequest, prompt: str, n: int) -> Turn:
         choices=n,
         ignored=tuple(ignored),
     )
+
+
+def _name(param: str, *, suffixed: bool) -> str:
+    """Return what a field that a backend names is called here."""
+    if param.startswith("messages"):
+        return "suffix" if suffixed and param.startswith("messages[0]") else "prompt"
+    return "max_tokens" if param == "max_completion_tokens" else param
 
 
 @dataclass(slots=True)

@@ -70,15 +70,11 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answerable(Parsed):
-    """A request that was understood; `items` are its whole input, to keep if `store` is true.
-
-    `names` tells what its fields are called.
-    """
+    """A request that was understood; `items` are its whole input, to keep if `store` is true."""
 
     encoder: ResponsesEncoder
     items: tuple[Item, ...]
     store: bool
-    names: Names
 
 
 class OpenAIResponses:
@@ -134,16 +130,17 @@ class OpenAIResponses:
         if request.instructions:
             messages.insert(0, Message(Role.SYSTEM, (TextPart(request.instructions),)))
             places.insert(0, Place("instructions", "instructions"))
-        encoder = ResponsesEncoder(_settings(request))
-        kept = (*(earlier or ()), *kept_items((item for item, _ in own), earlier or ()))
         tools = _tools(request)
+        names = Names(tuple(places), tuple(tools))
+        encoder = ResponsesEncoder(_settings(request), named=names.of)
+        kept = (*(earlier or ()), *kept_items((item for item, _ in own), earlier or ()))
         return Answerable(
             _turn(request, tuple(messages), tuple(tools.values())),
             bool(request.stream),
             encoder,
             items=kept,
             store=request.store is not False,
-            names=Names(tuple(places), tuple(tools)),
+            named=names.of,
         )
 
     def error(self, exc: ClinvkError) -> tuple[int, dict[str, Any]]:

@@ -22,7 +22,7 @@ from clinvk.events import (
     ToolCall,
     Usage,
 )
-from clinvk.wire.base import Frame
+from clinvk.wire.base import Frame, same
 from clinvk.wire.sse import dumps
 
 _INCOMPLETE = {
@@ -38,10 +38,12 @@ class ResponsesEncoder:
         self,
         settings: dict[str, Any],
         *,
+        named: Callable[[str], str] = same,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
+        self._named = named
         self._new_id = new_id
         self._now = now
         self._id = f"resp_{new_id()}"
@@ -115,7 +117,7 @@ class ResponsesEncoder:
             "completed_at": self._ended if self._status == "completed" else None,
             "status": self._status,
             "background": False,
-            "error": _error(self._error),
+            "error": self._failure(),
             "incomplete_details": None,
             **self._settings,
             "output": list(self._output),
@@ -136,6 +138,19 @@ class ResponsesEncoder:
         if self._reason is None:
             return "in_progress"
         return "incomplete" if self._reason in _INCOMPLETE else "completed"
+
+    def _failure(self) -> dict[str, Any] | None:
+        """The codes are an enumeration of the API; clinvk's own stands beside the error."""
+        error = self._error
+        if error is None:
+            return None
+        code = {400: "invalid_prompt", 413: "invalid_prompt", 429: "rate_limit_exceeded"}
+        return {
+            "code": code.get(error.status, "server_error"),
+            "message": error.message,
+            "type": error.type,
+            "param": error.param and self._named(error.param),
+        }
 
     def _frame(self, kind: str, **fields: Any) -> Frame:  # noqa: ANN401 - JSON
         event = {"type": kind, "sequence_number": self._sequence, **fields}
@@ -240,19 +255,6 @@ def _part(kind: str, text: str) -> dict[str, Any]:
     if kind == "message":
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
     return {"type": "summary_text", "text": text}
-
-
-def _error(error: ClinvkError | None) -> dict[str, Any] | None:
-    """The codes are an enumeration of the API; clinvk's own stands beside the error."""
-    if error is None:
-        return None
-    code = {400: "invalid_prompt", 413: "invalid_prompt", 429: "rate_limit_exceeded"}
-    return {
-        "code": code.get(error.status, "server_error"),
-        "message": error.message,
-        "type": error.type,
-        "param": error.param,
-    }
 
 
 def _usage(usage: Usage | None) -> dict[str, Any] | None:

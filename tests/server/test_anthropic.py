@@ -158,6 +158,12 @@ async def test_what_a_backend_refuses_names_the_field(served: Served) -> None:
     assert error == {"type": "invalid_request_error", "message": "tools: it cannot be carried"}
 
 
+async def test_what_a_backend_refuses_is_named_as_in_the_request(served: Served) -> None:
+    served.backend.refusal = UnsupportedError("no images", param="messages[1].content[0]")
+    error = (await (await served.post(system="s")).json())["error"]
+    assert error["message"] == "messages[0].content: no images"
+
+
 async def test_client_disconnect_stops_the_turn(served: Served) -> None:
     served.backend.script = (ReasoningDelta("hm"), anyio.Event())
     with anyio.fail_after(5):

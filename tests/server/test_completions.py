@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from clinvk import config
-from clinvk.errors import CliCrashedError
+from clinvk.errors import CliCrashedError, UnsupportedError
 from clinvk.events import Event, Started, TextDelta
 from clinvk.server.app import create_app
 from tests.fakes.backend import ScriptBackend, builder, script_config
@@ -123,3 +123,24 @@ async def test_a_mistake_has_the_shape_of_openai() -> None:
     async with asking(create_app(ECHO), model="echo", prompt=[1, 2], stream=True) as response:
         error = (await response.json())["error"]
     assert (response.status, error["param"]) == (400, "prompt")
+
+
+@pytest.mark.parametrize(
+    ("told", "suffix", "meant"),
+    [
+        ("messages[0].content", None, "prompt"),
+        ("messages[0].content", "s", "suffix"),
+        ("messages[1].content", "s", "prompt"),
+        ("messages", "s", "prompt"),
+        ("max_completion_tokens", None, "max_tokens"),
+        ("model", None, "model"),
+    ],
+)
+async def test_what_a_backend_refuses_is_named_as_in_the_request(
+    told: str, suffix: str | None, meant: str
+) -> None:
+    backend = ScriptBackend()
+    backend.refusal = UnsupportedError("no", param=told)
+    app = create_app(script_config(), build=builder(backend))
+    async with asking(app, model="fake", prompt="p", suffix=suffix) as response:
+        assert (await response.json())["error"]["param"] == meant

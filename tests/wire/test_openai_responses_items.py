@@ -139,8 +139,8 @@ def test_a_field_of_the_turn_has_the_name_of_the_request(told: str, meant: str) 
         )
     )
     earlier = [{"id": "msg_0", "role": "user", "content": "before"}]
-    assert WIRE.understand(asked, earlier).names.of(told) == meant
+    assert WIRE.understand(asked, earlier).named(told) == meant
 
 
 def test_an_input_of_words_has_no_parts() -> None:
-    assert understood().names.of("messages[0].content[0]") == "input"
+    assert understood().named("messages[0].content[0]") == "input"
