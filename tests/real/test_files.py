@@ -51,12 +51,13 @@ def document(name: str, kind: str, media_type: str, data: str) -> dict[str, Any]
     return {"type": "document", "source": source, "title": name}
 
 
+def said_by_user(*parts: dict[str, Any]) -> dict[str, Any]:
+    return {"role": "user", "content": list(parts)}
+
+
+TEXT_FILE = text_file("n.txt", TEXT)["file"]
 CLAUDE_PDF = document("a.pdf", "base64", "application/pdf", PDF)
 CLAUDE_TEXT = document("n.txt", "text", "text/plain", TEXT)
-
-
-def said(block: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "text", "text": block["text"]} if block["type"] == "text" else block
 
 
 async def asked(served: Bridge, *messages: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -90,6 +91,21 @@ async def test_claude_gets_files_as_documents_byte_for_byte(claude: Bridge) -> N
     )
     assert blocks(claude, 0) == [CLAUDE_PDF, {"type": "text", "text": "and"}, CLAUDE_TEXT]
     assert blocks(claude, 2) == [CLAUDE_PDF]
+
+
+async def test_files_of_the_other_dialects_arrive_alike(claude: Bridge) -> None:
+    pdf_part = {"type": "input_file", **file("a.pdf", PDF)["file"]}
+    for path, body in (
+        (
+            "/anthropic/v1/messages",
+            {"max_tokens": 99, "messages": [said_by_user(CLAUDE_PDF, CLAUDE_TEXT)]},
+        ),
+        ("/v1/responses", {"input": [said_by_user(pdf_part, {"type": "input_file", **TEXT_FILE})]}),
+    ):
+        url = claude.url.removesuffix("/openai/v1") + path
+        async with claude.http.post(url, json={"model": "claude", **body}) as response:
+            assert response.status == 200, await response.text()
+        assert blocks(claude, 0) == [CLAUDE_PDF, CLAUDE_TEXT]
 
 
 async def test_claude_gets_files_of_a_result_in_the_result(claude: Bridge) -> None:
