@@ -1,10 +1,10 @@
 """A conversation on a thread of an app-server, turn after turn.
 
-After its model's calls codex holds the turn open until each is answered, for as long as it takes;
-after a turn's end the thread remembers it, until it is left. So what goes on is told only what is
-new. Its model then hears what it would hear of a new thread that was told everything, and what
-only the old one has: the reasoning items, the ids of its own items, and `detail: original` on the
-images in results (observed with codex 0.169.0).
+After its model's calls codex holds the turn open until each is answered (for 25 minutes, in a
+test); after a turn's end the thread remembers it, until it is left. So what goes on is told only
+what is new. Its model then hears what a new thread would tell it of the whole, and what only the
+old one has: its reasoning items, and the ids, `status` and `annotations` of what it said itself
+(observed with codex 0.169.0).
 """
 
 from collections import deque

@@ -14,8 +14,8 @@ from clinvk.events import (
     ToolCall,
 )
 from clinvk.turn import (
-    ImagePart,
     Message,
+    Part,
     PriorCall,
     Role,
     TextPart,
@@ -35,7 +35,7 @@ CALLS = Reply(
     text=("Let me see.",), tool_calls=(("get_weather", {"city": "Rome"}), ("get_time", {}))
 )
 SUNNY = Reply(text=("Sunny.",))
-# Of what is heard on a thread that went on, this alone is not heard on one that is told it all.
+# What the items of a response have, which those that codex was given have not, or otherwise.
 OWN = ("id", "status", "internal_chat_message_metadata_passthrough")
 
 
@@ -43,13 +43,13 @@ def asked(*messages: Message | str, **more: Any) -> Turn:
     return replace(turn(*(messages or ("hi",))), **{"tools": TOOLS, **more})
 
 
-def result(call_id: str, *parts: TextPart | ImagePart | str) -> Message:
+def result(call_id: str, *parts: Part | str) -> Message:
     told = tuple(TextPart(part) if isinstance(part, str) else part for part in parts)
     return Message(Role.TOOL, told, call_id=call_id)
 
 
 def heard(world: World, at: int = -1) -> list[dict[str, Any]]:
-    """What the model heard of the conversation, but for what is codex's own."""
+    """What the model heard, but for what only a thread that went on remembers."""
     items = []
     for item in world.fake.requests[at].body["input"]:
         if item["type"] == "reasoning":
@@ -58,8 +58,7 @@ def heard(world: World, at: int = -1) -> list[dict[str, Any]]:
         for key in ("content", "output"):
             if isinstance(plain.get(key), list):
                 plain[key] = [
-                    {k: v for k, v in part.items() if k not in ("annotations", "detail")}
-                    for part in plain[key]
+                    {k: v for k, v in part.items() if k != "annotations"} for part in plain[key]
                 ]
         items.append(plain)
     return items

@@ -1,5 +1,6 @@
 """The real Codex CLI in conversations that go on: its model hears then what was sent."""
 
+import base64
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,11 @@ from clinvk.events import (
     Usage,
 )
 from clinvk.turn import (
+    FilePart,
     ImagePart,
     Message,
     OutputFormat,
+    Part,
 )
 from tests.fakes.api import Reply
 from tests.real.codex_talk import (
@@ -43,7 +46,7 @@ from tests.real.codex_world import (
     text,
     turn,
 )
-from tests.test_media import PNG
+from tests.test_media import GIF, PNG
 
 pytestmark = pytest.mark.real
 
@@ -82,22 +85,11 @@ async def test_results_go_to_the_turn_that_made_the_calls(world: World, model: s
             Usage(11, 7),
             Finished(FinishReason.STOP),
         ]
-    assert (
-        world.fake.requests[-1].body["prompt_cache_key"]
-        == (world.fake.requests[0].body["prompt_cache_key"])
-    )
-    assert heard(world)[-2:] == [
-        {
-            "type": "function_call_output",
-            "call_id": "call_resp_1_0",
-            "output": [
-                {"type": "input_text", "text": "seen:"},
-                {"type": "input_image", "image_url": f"data:image/png;base64,{PNG}"},
-                {"type": "input_text", "text": ODD},
-            ],
-        },
-        {"type": "function_call_output", "call_id": "call_resp_1_1", "output": ODD},
-    ]
+    assert len({request.body["prompt_cache_key"] for request in world.fake.requests}) == 1
+    *_, seen, noon = heard(world)
+    shown = [part.get("image_url") or part["text"] for part in seen["output"]]
+    assert (seen["call_id"], shown) == ("call_resp_1_0", ["seen:", image.url, ODD])
+    assert (noon["call_id"], noon["output"]) == ("call_resp_1_1", ODD)
     await collect(backend, asked("hi", as_told(first), weather, time), model)
     assert heard(world, -2) == heard(world)
     assert settings(world, -2) == settings(world)
@@ -112,11 +104,13 @@ async def test_results_go_to_the_turn_that_made_the_calls(world: World, model: s
         (" \n",),
         ("x" * 2_000_000,),
         (ImagePart(data="iVBORw0KGgoAAAANSUhEUgAA"),),
+        (ImagePart(data=GIF),),
+        (FilePart("a.txt", data=base64.b64encode(b"a").decode()), "b"),
     ],
-    ids=["none", "empty", "twice empty", "blank", "long", "broken image"],
+    ids=["none", "empty", "twice empty", "blank", "long", "broken image", "gif", "file"],
 )
 async def test_a_result_is_what_a_new_thread_would_be_told(
-    world: World, parts: tuple[str | ImagePart, ...]
+    world: World, parts: tuple[str | Part, ...]
 ) -> None:
     world.fake.answer(Reply(text=(), tool_calls=(("get_time", {}),)), SUNNY)
     backend, told = world.backend(), result("call_resp_1_0", *parts)
