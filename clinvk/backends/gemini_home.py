@@ -196,6 +196,7 @@ class Home:
     """A private folder for one gemini process: settings, links to the login, working folders."""
 
     def __init__(self, login: Login, *, attempts: int) -> None:
+        self.attempts = attempts
         self._model = login.model
         self._folders = 0
         self.root = scratch.make(KIND)

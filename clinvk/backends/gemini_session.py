@@ -162,21 +162,25 @@ class Conversation(Live):
         """See `Live.go_on`."""
         if not self._server.agent.alive:
             raise await self._server.agent.crash()
-        if self._mark is not None and any(self._mark in message.text for message in news):
-            raise CliCrashedError("gemini took a mark of its transcript for one in what is new")
         if self._last == Finished(FinishReason.TOOL_CALLS):
             results = {str(message.call_id): result_content(message) for message in news}
             known = {call_id: result for call_id, result in results.items() if result is not None}
-            if len(known) < len(results):
-                raise CliCrashedError("gemini has no way to pass such a result on")
-            self._result_tokens += estimate_tokens(message.text for message in news)
+            texts = [part.get("text", "") for result in known.values() for part in result]
+            self._require_sayable(texts, whole=len(known) == len(results))
+            self._result_tokens += estimate_tokens(texts)
             self._start()
             self._calls.answer(known)
         else:
             blocks = said_since(news)
-            if blocks is None:
-                raise CliCrashedError("gemini has no way to pass an empty message on")
-            await self._ask(blocks)
+            texts = [block for block in blocks or () if isinstance(block, str)]
+            self._require_sayable(texts, whole=blocks is not None)
+            await self._ask(blocks or ())
+
+    def _require_sayable(self, texts: list[str], *, whole: bool) -> None:
+        """Refuse what a session cannot be told, but a transcript can."""
+        forged = self._mark is not None and any(self._mark in text for text in texts)
+        if forged or not whole:
+            raise CliCrashedError("gemini has no way to say this where it is")
 
     async def __anext__(self) -> Event:
         while not self._events:
@@ -243,12 +247,22 @@ class Conversation(Live):
         self._rounds += 1
         usage: list[Event] = []
         if record is not None:
-            if record.text != self._parser.text and not self._calls.hidden:
+            if not self._is_whole(record.text):
                 return [Failed(UpstreamUnreachableError(RESTARTED))]
             self._spent += record.spent
             usage = [record.spent]
         calls = self._calls.tell(record)
         return [*self._parser.begin(), *calls, *usage, Finished(FinishReason.TOOL_CALLS)]
+
+    def _is_whole(self, last: str) -> bool:
+        """Whether all that was shown stands, of which `last` came with the calls.
+
+        Before it there may be what came with a call of something that the model was not given.
+        """
+        if self._parser.text == last:
+            return True
+        self._sound = False
+        return self._parser.text.endswith(last) and self._server.home.attempts == 1
 
     def _end(self, result: dict[str, Any]) -> None:
         """Tell the parser what the prompt's end does not say."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from clinvk.backends.gemini_home import (
+    CALL_TIMEOUT_MS,
     CREDENTIALS,
     EFFORTS,
     Home,
@@ -302,6 +303,25 @@ def test_an_effort_has_a_folder_with_the_thinking_of_each_family(home: Home, eff
     }
     assert 512 <= thinking["chat-base-2.5"]["thinkingBudget"] <= 24_576
     assert thinking["chat-base-3"]["thinkingLevel"] in {"LOW", "HIGH"}
+
+
+def test_a_session_with_tools_has_a_folder_of_its_own(home: Home) -> None:
+    access = {"httpUrl": "http://127.0.0.1:1/x", "headers": {"S": "secret"}}
+    first = home.folder_with_tools("low", "srv", access, must_call=True)
+    second = home.folder_with_tools(None, "srv", access, must_call=False)
+    assert first != second
+    assert first.name == second.name  # which the model is told
+    settings = json.loads((first / ".gemini/settings.json").read_text())
+    assert settings["tools"]["core"] == ["none", "mcp_*"]
+    assert settings["mcp"] == {"allowed": ["srv"]}
+    server = {**access, "trust": True, "timeout": CALL_TIMEOUT_MS}
+    assert settings["mcpServers"] == {"srv": server}
+    assert len(settings["modelConfigs"]["customOverrides"]) == 3
+    settings = json.loads((second / ".gemini/settings.json").read_text())
+    assert settings["modelConfigs"]["customOverrides"] == []
+    home.drop(first)
+    assert not first.parent.exists()
+    assert second.exists()
 
 
 def test_the_class_of_an_error_is_read_from_its_report(home: Home) -> None:

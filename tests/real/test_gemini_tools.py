@@ -307,6 +307,16 @@ async def test_what_was_not_offered_is_not_run(
     assert "not found" in json.dumps(parts(fake, "user"))
 
 
+async def test_calls_after_one_of_what_was_not_offered_are_told(
+    backend: GeminiBackend, fake: FakeGemini
+) -> None:
+    fake.answer(Reply(text=("Hm. ",), tool_calls=(("list_directory", {}),)), BOTH)
+    async with opened(backend, asked()) as (live, events):
+        assert answer(events) == "Hm. Let me see."
+        assert [call.name for call in calls_in(events)] == ["get_weather", "get_time"]
+        assert not live.waits
+
+
 async def test_arguments_that_break_the_schema_are_told_to_the_model_by_gemini(
     backend: GeminiBackend, fake: FakeGemini
 ) -> None:
