@@ -3,12 +3,14 @@
 It speaks `codex app-server`, because there one process carries every turn: no start of a process
 is in the way. It says what codex 0.169.0 says in a turn, each line in a write of its own. Asked
 `N TOKEN`, it answers in N deltas that begin with TOKEN; `expected` says which. Knows no model.
+If $FAKE_CODEX_TOLD names a file, each turn adds a line to it: the bytes read since the last.
 """
 
 import json
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 USAGE = {
@@ -43,6 +45,7 @@ class FakeCodex:
         self._write = write
         self._told: dict[str, str] = {}
         self._threads = 0
+        self.told = 0
 
     def take(self, message: Message) -> None:
         """Answer one message."""
@@ -61,6 +64,7 @@ class FakeCodex:
                 self._told[thread] = _last_text(params["items"])
                 self._reply(number, {})
             case "turn/start":
+                self._note()
                 self._reply(number, {"turn": {"id": f"{thread}-turn", "status": "inProgress"}})
                 self._turn(thread, _last_text([{"content": params.get("input") or ()}]))
             case "thread/unsubscribe":
@@ -70,6 +74,12 @@ class FakeCodex:
                 self._reply(number, {"userAgent": "fake/0.169.0"})
             case _:
                 self._reply(number, {})
+
+    def _note(self) -> None:
+        if path := os.environ.get("FAKE_CODEX_TOLD"):
+            with Path(path).open("a") as file:
+                file.write(f"{self.told}\n")
+            self.told = 0
 
     def _turn(self, thread: str, asked: str) -> None:
         place = {"threadId": thread, "turnId": f"{thread}-turn"}
@@ -126,6 +136,7 @@ def main() -> None:
             while chunk := os.read(0, _CHUNK):
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
+                    fake.told += len(line) + 1
                     fake.take(json.loads(line))
         case arguments:
             sys.exit(f"the stand-in for codex does not know {arguments!r}")

@@ -33,11 +33,12 @@ class Job:
 
 @dataclass(slots=True)
 class Heard:
-    """What came of a job: times in seconds; `reads` are how often a socket had something."""
+    """What came of a job: times in seconds; `reads` are how often a socket had some bytes."""
 
     wall_s: float = 0.0
     right: int = 0
     reads: int = 0
+    received: int = 0
     first_s: list[float] = field(default_factory=list)
     whole_s: list[float] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -69,6 +70,7 @@ async def run(job: Job, *, report: Callable[[int], object] = lambda _: None) -> 
             except (ConnectionError, TimeoutError) as exc:
                 heard.wrong.append(f"{asked}: {exc!r}")
                 return
+            heard.received += len(response)
             heard.whole_s.append(time.perf_counter() - started)
             heard.first_s.append((connection.first or time.perf_counter()) - started)
             if said(response) == expected(asked):

@@ -69,10 +69,7 @@ def measure(size: Size, progress: Progress, *, quick: bool) -> Part:
                 backends = {name: real.backend(name, upstream.url)}
             program = [sys.executable, "-m", "benchmarks.hosted"]
             server = stack.enter_context(processes.serve(where, backends, program=program))
-            argv = [sys.executable, "-m", "benchmarks.load"]
-            asks = stack.enter_context(
-                processes.child(argv, env=where.env, folder=where.folder, name="load")
-            )
+            asks = stack.enter_context(processes.module(where, "load", greets=False))
             job = Job(
                 server.url, requests // size.batches, size.streams, model=next(iter(backends))
             )

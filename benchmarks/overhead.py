@@ -6,19 +6,24 @@ requests are made by `benchmarks.load` in a process of its own.
 
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import psutil
+
 from benchmarks import processes, sampling
 from benchmarks.load import Heard, Job
-from benchmarks.processes import Place, Server
+from benchmarks.processes import Child, Place, Server, busy_s
 from benchmarks.progress import Progress
 from benchmarks.results import Figure, Part, figure
-from benchmarks.stats import quantile, ratio, spread
+from benchmarks.stats import Spread, quantile, ratio, spread
 
 WAYS = ("clinvk", "relay")
 STREAMS = (16, 64)
-_MS = 1000.0
+_MS = 1e3
+_US = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,47 +40,75 @@ class Size:
 QUICK = Size(rounds=2, one=30, many=100)
 
 
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A job, what came of it, and the processor time that the server took for it."""
+
+    job: Job
+    heard: Heard
+    busy_s: float
+
+
 @dataclass
-class _Row:
-    """All rounds of one kind by one way."""
+class Row:
+    """All rounds of one kind by one way; a list a round, but for the times of all requests."""
 
     first_ms: list[float] = field(default_factory=list)
     whole_ms: list[float] = field(default_factory=list)
-    medians_ms: list[float] = field(default_factory=list)
-    whole_medians_ms: list[float] = field(default_factory=list)
+    middle_first_ms: list[float] = field(default_factory=list)
+    busy_us: list[float] = field(default_factory=list)
     per_s: list[float] = field(default_factory=list)
     right: int = 0
     asked: int = 0
     wrong: list[str] = field(default_factory=list)
 
-    def add(self, job: Job, heard: Heard) -> None:
+    def add(self, done: Round) -> None:
         """Take a round."""
-        first = [seconds * _MS for seconds in heard.first_s]
-        whole = [seconds * _MS for seconds in heard.whole_s]
+        first = [seconds * _MS for seconds in done.heard.first_s]
         self.first_ms += first
-        self.whole_ms += whole
-        if first:
-            self.medians_ms.append(quantile(first, 0.5))
-            self.whole_medians_ms.append(quantile(whole, 0.5))
-        self.per_s.append(heard.right / heard.wall_s)
-        self.right += heard.right
-        self.asked += job.requests
-        self.wrong += heard.wrong
+        self.whole_ms += [seconds * _MS for seconds in done.heard.whole_s]
+        self.middle_first_ms.append(quantile(first, 0.5))
+        self.busy_us.append(done.busy_s * _US / done.job.requests)
+        self.per_s.append(done.heard.right / done.heard.wall_s)
+        self.right += done.heard.right
+        self.asked += done.job.requests
+        self.wrong += done.heard.wrong
 
 
 class Arena:
     """clinvk and the relay, both up, and the process that asks them."""
 
-    def __init__(self, loader: Server, urls: dict[str, str]) -> None:
-        self._loader = loader
-        self._urls = urls
+    def __init__(self, asks: Child, servers: dict[str, Server]) -> None:
+        self.servers = servers
+        self._asks = asks
 
-    def round(self, rows: dict[str, _Row], **what: Any) -> None:  # noqa: ANN401 - a Job's fields
+    def ask(self, way: str, **what: Any) -> Round:  # noqa: ANN401 - a Job's fields
+        """Do a job by one way."""
+        server = self.servers[way]
+        job = Job(server.url, **what)
+        ours = [psutil.Process(server.pid)]
+        before = busy_s(ours)
+        heard = Heard(**self._asks.ask(asdict(job)))
+        return Round(job, heard, busy_s(ours) - before)
+
+    def each(self, rows: dict[str, Row], **what: Any) -> None:  # noqa: ANN401 - a Job's fields
         """Do a job by each way, one after the other, in an order that alternates."""
-        order = WAYS if not rows["clinvk"].per_s or len(rows["clinvk"].per_s) % 2 else WAYS[::-1]
-        for way in order:
-            job = Job(self._urls[way], **what)
-            rows[way].add(job, Heard(**self._loader.ask(asdict(job))))
+        turned = len(rows["clinvk"].per_s) % 2
+        for way in WAYS[::-1] if turned else WAYS:
+            rows[way].add(self.ask(way, **what))
+
+
+@contextmanager
+def arena() -> Iterator[Arena]:
+    """Start all that is needed, and stop it."""
+    with (
+        processes.place() as where,
+        processes.serve(where, backend()) as server,
+        processes.module(where, "relay") as relay,
+        processes.module(where, "load", greets=False) as asks,
+    ):
+        server.settle()
+        yield Arena(asks, {"clinvk": server, "relay": relay})
 
 
 def backend(streams: int = max(STREAMS)) -> dict[str, Any]:
@@ -85,52 +118,52 @@ def backend(streams: int = max(STREAMS)) -> dict[str, Any]:
 
 def measure(size: Size, progress: Progress, *, quick: bool) -> Part:
     """Run everything, and return the figures."""
-    with (
-        processes.place() as where,
-        processes.serve(where, backend()) as server,
-        processes.module(where, "relay") as relay,
-        processes.child(
-            [sys.executable, "-m", "benchmarks.load"],
-            env=where.env,
-            folder=where.folder,
-            name="load",
-        ) as asks,
-    ):
-        arena = Arena(Server(asks.popen, asks.log), {"clinvk": server.url, "relay": relay.url})
-        server.settle()
-        kinds: dict[str, dict[str, Any]] = {
-            "one": {"requests": size.one, "deltas": size.deltas},
-            "long": {"requests": max(1, size.one // 5), "deltas": size.long},
-            **{
-                f"{streams} {how}": {
-                    "requests": size.many,
-                    "streams": streams,
-                    "deltas": size.deltas,
-                    "stream": how == "streamed",
-                }
-                for streams in STREAMS
-                for how in ("streamed", "whole")
-            },
-        }
-        rows: dict[str, dict[str, _Row]] = {kind: defaultdict(_Row) for kind in kinds}
-        with progress.task("overhead", (size.rounds + 1) * len(kinds)) as step:
-            for warm_up in (True, *[False] * size.rounds):
-                for kind, what in kinds.items():
-                    arena.round(defaultdict(_Row) if warm_up else rows[kind], **what)
-                    step()
-    settings = {"deltas": size.deltas, "rounds": size.rounds, "requests a round": size.many}
+    kinds: dict[str, dict[str, Any]] = {
+        "one": {"requests": size.one, "deltas": size.deltas},
+        "long": {"requests": max(1, size.one // 5), "deltas": size.long},
+        **{
+            f"{streams} {how}": {
+                "requests": size.many,
+                "streams": streams,
+                "deltas": size.deltas,
+                "stream": how == "streamed",
+            }
+            for streams in STREAMS
+            for how in ("streamed", "whole")
+        },
+    }
+    rows: dict[str, dict[str, Row]] = {kind: defaultdict(Row) for kind in kinds}
+    with arena() as ways, progress.task("overhead", (size.rounds + 1) * len(kinds)) as step:
+        for warm_up in (True, *[False] * size.rounds):
+            for kind, what in kinds.items():
+                ways.each(defaultdict(Row) if warm_up else rows[kind], **what)
+                step()
+    settings = {
+        "deltas": f"{size.deltas} and {size.long}",
+        "rounds": size.rounds,
+        "requests a round": f"{size.one}, or {size.many} at many streams",
+    }
     return Part("overhead", tuple(_figures(rows, size)), settings, quick=quick)
 
 
-def _figures(rows: dict[str, dict[str, _Row]], size: Size) -> list[Figure]:
+def _figures(rows: dict[str, dict[str, Row]], size: Size) -> list[Figure]:
     one, relayed = rows["one"]["clinvk"], rows["one"]["relay"]
+    long = [rows["long"][way].busy_us for way in WAYS]
     told = [
         figure("first token, 1 stream", spread(one.first_ms), "ms", "<= 2.5"),
+        figure("first token, 1 stream, relay", spread(relayed.first_ms), "ms"),
         figure(
-            "first token, 1 stream, of the relay's", ratio(one.medians_ms, relayed.medians_ms), ""
+            "first token, 1 stream, clinvk / relay",
+            ratio(one.middle_first_ms, relayed.middle_first_ms),
+            "",
         ),
         figure("whole answer, 1 stream", spread(one.whole_ms), "ms"),
-        _per_delta(rows, size),
+        figure("processor time, each request", spread(one.busy_us), "µs"),
+        figure(
+            "processor time, each request, clinvk / relay", ratio(one.busy_us, relayed.busy_us), ""
+        ),
+        figure("processor time, each further delta", _further(rows, size), "µs"),
+        figure(f"processor time, {size.long} deltas, clinvk / relay", ratio(*long), ""),
     ]
     for streams in STREAMS:
         for how in ("streamed", "whole"):
@@ -143,26 +176,18 @@ def _figures(rows: dict[str, dict[str, _Row]], size: Size) -> list[Figure]:
     return told
 
 
-def _per_delta(rows: dict[str, dict[str, _Row]], size: Size) -> Figure:
+def _further(rows: dict[str, dict[str, Row]], size: Size) -> Spread:
     """What one more delta costs, of which the long answers have many."""
-    more = (size.long - size.deltas) / _MS
-    each = [
-        (long - short) / more
-        for long, short in zip(
-            rows["long"]["clinvk"].whole_medians_ms,
-            rows["one"]["clinvk"].whole_medians_ms,
-            strict=True,
-        )
-    ]
-    return figure("each further delta", spread(each), "µs")
+    pairs = zip(rows["long"]["clinvk"].busy_us, rows["one"]["clinvk"].busy_us, strict=True)
+    return spread([(long - short) / (size.long - size.deltas) for long, short in pairs])
 
 
-def _many(name: str, ways: dict[str, _Row], streams: int, how: str) -> list[Figure]:
+def _many(name: str, ways: dict[str, Row], streams: int, how: str) -> list[Figure]:
     ours, others = ways["clinvk"], ways["relay"]
     target = ">= 400" if streams == 16 and how == "streamed" else None
     told = [
         figure(f"{name}: requests a second", spread(ours.per_s), "/s", target),
-        figure(f"{name}: requests a second, of the relay's", ratio(ours.per_s, others.per_s), ""),
+        figure(f"{name}: requests a second, clinvk / relay", ratio(ours.per_s, others.per_s), ""),
     ]
     times = {"first token": ours.first_ms, "whole answer": ours.whole_ms}
     if how == "whole":
@@ -193,12 +218,8 @@ def profile(progress: Progress, *, requests: int = 3000, streams: int = 16) -> s
 
 
 def _ask_once(where: Place, server: Server, job: Job) -> None:
-    argv = [sys.executable, "-m", "benchmarks.load"]
-    with processes.child(argv, env=where.env, folder=where.folder, name="load") as asks:
+    with processes.module(where, "load", greets=False) as asks:
         server.settle()
         heard = Heard(**asks.ask(asdict(job)))
     if heard.wrong:
         raise processes.BenchmarkError(f"{len(heard.wrong)} answers were wrong: {heard.wrong[:3]}")
-
-
-__all__ = ["QUICK", "Size", "measure", "profile"]

@@ -216,11 +216,8 @@ def serve(
 
 
 @contextmanager
-def module(
-    where: Place, name: str, *arguments: str, env: Mapping[str, str] | None = None
-) -> Iterator[Server]:
-    """Run one of our modules that says where it listens, or nothing, in its first line."""
+def module(where: Place, name: str, *arguments: str, greets: bool = True) -> Iterator[Server]:
+    """Run one of our modules; one that greets says in its first line where it listens."""
     argv = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
-    merged = {**where.env, **(env or {})}
-    with child(argv, env=merged, folder=where.folder, name=f"{name}-{len(arguments)}") as started:
-        yield Server(started.popen, started.log, started.line())
+    with child(argv, env=where.env, folder=where.folder, name=name) as started:
+        yield Server(started.popen, started.log, started.line() if greets else "")

@@ -89,6 +89,3 @@ def import_times(log: str, *, most: int) -> str:
     lines = [f"{total / _MS:.0f} ms in all"]
     lines += [f"{us / total:6.1%} {us / _MS:7.1f} ms  {name}" for name, us in own.most_common(most)]
     return "\n".join(lines)
-
-
-__all__ = ["QUICK", "Size", "import_times", "measure", "profile"]

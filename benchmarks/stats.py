@@ -7,7 +7,6 @@ by pair.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from statistics import fmean, median
 
 LOW, HIGH = 0.10, 0.90
@@ -80,8 +79,3 @@ def same_prefix(before: bytes, after: bytes) -> int:
         else:
             high = middle - 1
     return low
-
-
-def rises(values: Sequence[float], *, tolerance: float) -> bool:
-    """Whether any value is above the one before it by more than `tolerance`."""
-    return any(after > before + tolerance for before, after in pairwise(values))
