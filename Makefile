@@ -1,6 +1,7 @@
 # make serve   set everything up and serve the CLIs you have at 127.0.0.1:8080
 # make test    set everything up and run every test, those with the real CLIs too
 # make check   format, lint and types
+# make bench   measure clinvk and write the figures to benchmarks/README.md
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,7 +9,7 @@ REAL := tests/real/node_modules
 OLDER := tests/real/.venv
 ARGS ?=
 
-.PHONY: serve test check format clean
+.PHONY: serve test check format bench clean
 
 serve: .venv/.installed
 	$(BIN)/clinvk serve $(ARGS)
@@ -24,6 +25,9 @@ check: .venv/.dev
 format: .venv/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: .venv/.dev $(REAL)/.installed
+	$(BIN)/python -m benchmarks $(or $(ARGS),all --write)
 
 clean:
 	rm -rf .venv $(REAL) $(OLDER) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*

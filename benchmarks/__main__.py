@@ -70,19 +70,21 @@ def main(
     `all` is every part; `table` measures nothing and prints what is kept.
     """
     chosen = list(PARTS) if "all" in parts else [name for name in PARTS if name in parts]
+    keep = file or (None if quick else RESULTS)
     try:
         with Progress() as progress:
             if profile:
                 told = [PROFILES[name](progress) for name in chosen if name in PROFILES]
                 click.echo("\n\n".join(told))
                 return
-            measured = [_measure(name, sizes, clis, progress, quick=quick) for name in chosen]
-    except BenchmarkError as exc:
+            measured = []
+            for name in chosen:
+                measured.append(_measure(name, sizes, clis, progress, quick=quick))
+                if keep is not None:
+                    results.merge(keep, measured[-1:])  # at once: the next may fail
+        kept = results.read(file or RESULTS)
+    except (BenchmarkError, ValueError) as exc:
         raise click.ClickException(str(exc)) from exc
-    keep = file or (None if quick else RESULTS)
-    if keep is not None and measured:
-        results.merge(keep, measured)
-    kept = list(results.load((file or RESULTS).read_text("utf-8")).values())
     click.echo(results.table(kept if "table" in parts else measured))
     if write:
         PAGE.write_text(results.put_table(PAGE.read_text("utf-8"), results.table(kept)), "utf-8")

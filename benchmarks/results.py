@@ -84,11 +84,19 @@ def load(text: str) -> dict[str, Part]:
         raise ValueError(f"these are no results of a run: {exc}") from exc
 
 
+def read(path: Path) -> list[Part]:
+    """Return the parts in a file, none if there is no file.
+
+    Raises:
+        ValueError: if it holds something else.
+    """
+    return list(load(path.read_text("utf-8")).values()) if path.exists() else []
+
+
 def merge(path: Path, parts: Iterable[Part]) -> None:
-    """Write the parts to a file, over those of the same names."""
-    known = load(path.read_text("utf-8")) if path.exists() else {}
-    known |= {part.name: part for part in parts}
-    path.write_text(dump(known.values()), "utf-8")
+    """Write the parts to a file, in place of those of the same names."""
+    known = {part.name: part for part in (*read(path), *parts)}
+    path.write_text(dump(known[name] for name in sorted(known)), "utf-8")
 
 
 def table(parts: Iterable[Part]) -> str:
