@@ -31,7 +31,7 @@ class FakeGoogle(FakeGemini):
         self._trusted = ""
 
     @property
-    def env(self) -> dict[str, str]:
+    def env(self) -> dict[str, Any]:
         """What makes a child come here."""
         return {
             "HTTPS_PROXY": self.proxy,

@@ -24,6 +24,7 @@ from clinvk.events import (
 from tests.fakes.api import Reply
 from tests.fakes.google import FakeGoogle
 from tests.real.conftest import cli
+from tests.real.gemini_agent import BOTH, DONE, SEEN, asked, calls_in, go_through, opened, result
 from tests.real.gemini_world import (
     API_KEY_LOGIN,
     GOOGLE_LOGIN,
@@ -176,6 +177,24 @@ async def test_a_google_login_is_used_and_its_fresh_token_is_the_users(own_world
     assert parts[-1] == {"text": "/help"}
     assert "Be brief." in parts[-2]["text"]
     assert own_world.fake.requests == []
+
+
+async def test_tools_reach_the_model_of_a_google_login(own_world: World) -> None:
+    own_world.write(".gemini/settings.json", json.dumps(GOOGLE_LOGIN))
+    expired = {"access_token": "old", "refresh_token": FakeGoogle.REFRESH, "expiry_date": 1}
+    own_world.write(".gemini/oauth_creds.json", json.dumps(expired))
+    google = FakeGoogle()
+    google.answer(BOTH, DONE)
+    async with google.running():
+        backend = own_world.backend(GEMINI_API_KEY=None, **google.env)
+        async with opened(backend, asked()) as (live, events):
+            weather, time = calls_in(events)
+            end = await go_through(live, result(weather, "sun"), result(time, "noon"))
+    assert answer(end) == "Sunny."
+    [body] = [request.body["request"] for request in google.requests[-1:]]
+    [tools] = body["tools"]
+    assert [tool["name"] for tool in tools["functionDeclarations"]] == list(SEEN.values())
+    assert "sun" in json.dumps(body["contents"][-1])
 
 
 async def test_health_is_ready_without_starting_anything(own_world: World) -> None:
