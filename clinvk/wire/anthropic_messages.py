@@ -93,6 +93,9 @@ def model_body(model_id: str) -> dict[str, Any]:
         "id": model_id,
         "display_name": model_id,
         "created_at": MODELS_CREATED,
+        "max_input_tokens": None,
+        "max_tokens": None,
+        "capabilities": None,
         "lifecycle": "active",
     }
 
@@ -151,7 +154,7 @@ class MessageEncoder:
         """Take an event; see `clinvk.wire.base.Encoder`."""
         match event:
             case TextDelta(text=text):
-                return self._piece({"type": "text", "text": ""}, "text", text)
+                return self._piece({"type": "text", "text": "", "citations": None}, "text", text)
             case ReasoningDelta(text=text):
                 if not self._show_thinking:
                     return []
@@ -159,6 +162,7 @@ class MessageEncoder:
                 return self._piece(empty, "thinking", text)
             case ToolCall(id=call_id, name=name):
                 block = {"type": "tool_use", "id": call_id, "name": name, "input": {}}
+                block["caller"] = {"type": "direct"}
                 return [*self._start(block, "input"), self._delta(_input(event)), *self._stop()]
             case Usage():
                 self._usage = event
@@ -189,7 +193,13 @@ class MessageEncoder:
         }
 
     def _head(self) -> dict[str, Any]:
-        return {"id": self._id, "type": "message", "role": "assistant", "model": self._model}
+        return {
+            "id": self._id,
+            "type": "message",
+            "role": "assistant",
+            "model": self._model,
+            "container": None,
+        }
 
     def _begin(self) -> list[Frame]:
         if self._begun:
@@ -237,7 +247,7 @@ class MessageEncoder:
         return [
             _frame(
                 "message_delta",
-                delta=_ending(self._finished),
+                delta={**_ending(self._finished), "container": None},
                 usage=whole["usage"],
                 **self._estimate(),
             ),
@@ -250,13 +260,16 @@ class MessageEncoder:
 
 def _ending(finished: Finished | None) -> dict[str, str | None]:
     if finished is None:
-        return {"stop_reason": None, "stop_sequence": None}
+        return {"stop_reason": None, "stop_sequence": None, "stop_details": None}
     reason = "stop_sequence" if finished.stop is not None else _STOP_REASONS[finished.reason]
-    return {"stop_reason": reason, "stop_sequence": finished.stop}
+    return {"stop_reason": reason, "stop_sequence": finished.stop, "stop_details": None}
 
 
 def _usage(usage: Usage | None) -> dict[str, Any]:
-    """What Anthropic counts as input is only what no cache had a part in."""
+    """What Anthropic counts as input is only what no cache had a part in.
+
+    The schema requires what is null.
+    """
     usage = usage or Usage(0, 0)
     return {
         "input_tokens": max(0, usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens),
@@ -264,6 +277,10 @@ def _usage(usage: Usage | None) -> dict[str, Any]:
         "cache_read_input_tokens": usage.cached_tokens,
         "output_tokens": usage.output_tokens,
         "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
+        "cache_creation": None,
+        "server_tool_use": None,
+        "service_tier": None,
+        "inference_geo": None,
     }
 
 

@@ -121,8 +121,9 @@ class ResponsesEncoder:
             "incomplete_details": None,
             **self._settings,
             "output": list(self._output),
-            "usage": _usage(self._usage),
         }
+        if self._usage is not None:  # the schema knows no null here
+            body["usage"] = _usage(self._usage)
         if self._reason in _INCOMPLETE:
             body["incomplete_details"] = {"reason": _INCOMPLETE[self._reason]}
         if self._error is not None:
@@ -162,7 +163,8 @@ class ResponsesEncoder:
         """The two events that come before all others, once."""
         if self._sequence:
             return []
-        fresh = {**self.result(), "usage": None}
+        fresh = self.result()
+        fresh.pop("usage", None)
         fresh.pop("clinvk", None)
         return [
             self._frame("response.created", response=fresh),
@@ -257,9 +259,7 @@ def _part(kind: str, text: str) -> dict[str, Any]:
     return {"type": "summary_text", "text": text}
 
 
-def _usage(usage: Usage | None) -> dict[str, Any] | None:
-    if usage is None:
-        return None
+def _usage(usage: Usage) -> dict[str, Any]:
     return {
         "input_tokens": usage.input_tokens,
         "input_tokens_details": {

@@ -161,7 +161,7 @@ class Response(BaseModel):
     tool_choice: str | dict[str, Any]
     tools: list[dict[str, Any]]
     top_p: float | None
-    usage: ResponseUsage | None
+    usage: ResponseUsage | None = None
 
 
 class DeletedResponse(BaseModel):

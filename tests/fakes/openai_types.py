@@ -17,7 +17,7 @@ def check_response(body: dict[str, Any]) -> None:
     Response.model_validate(body, strict=True)
     required = {"id", "object", "created_at", "error", "incomplete_details", "instructions"}
     required |= {"model", "tools", "output", "parallel_tool_calls", "metadata", "tool_choice"}
-    assert body.keys() >= required | {"temperature", "top_p", "status", "usage"}
+    assert body.keys() >= required | {"temperature", "top_p", "status"}
 
 
 def check_stream(events: list[dict[str, Any]]) -> None:

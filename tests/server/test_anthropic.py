@@ -69,7 +69,7 @@ async def test_an_answer_in_one_piece(served: Served) -> None:
     assert response.headers["x-clinvk-ignored"] == "top_k"
     body = await response.json()
     assert (body["type"], body["stop_reason"]) == ("message", "end_turn")
-    assert body["content"] == [{"type": "text", "text": "Hello world"}]
+    assert body["content"] == [{"type": "text", "text": "Hello world", "citations": None}]
     assert (body["usage"]["input_tokens"], body["usage"]["cache_read_input_tokens"]) == (2, 3)
 
 

@@ -178,13 +178,9 @@ def test_a_stream() -> None:
             },
         }
     )
-    assert told[0]["response"] == {
-        **told[-1]["response"],
-        "status": "in_progress",
-        "completed_at": None,
-        "output": [],
-        "usage": None,
-    }
+    begun = {**told[-1]["response"], "status": "in_progress", "completed_at": None, "output": []}
+    del begun["usage"]  # its schema knows no null
+    assert told[0]["response"] == begun
 
 
 def test_calls_are_items_of_their_own() -> None:
@@ -261,7 +257,7 @@ def test_an_empty_answer_has_no_items() -> None:
         "response.in_progress",
         "response.completed",
     ]
-    assert told[0]["response"]["usage"] is None
+    assert "usage" not in told[0]["response"]
 
 
 @pytest.mark.parametrize(
