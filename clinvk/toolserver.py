@@ -43,7 +43,7 @@ class Tool:
 
 
 class Call:
-    """A call that the CLI waits for."""
+    """A call that the CLI waits for; `gone` once it has given up waiting."""
 
     def __init__(self, name: str, arguments: Json) -> None:
         self.name = name
@@ -69,7 +69,7 @@ class Offer:
         self.listed = False
         self._tools = {tool.name: tool for tool in tools}
         self._on_call = on_call
-        self._open: set[Call] = set()
+        self._open: dict[Call, object] = {}
 
     def reply(self, message: Json) -> Json | Call | None:
         """Return the answer to a message, None to a notification, or the call it is."""
@@ -96,6 +96,10 @@ class Offer:
                 )
             case "ping":
                 return _result(message, {})
+            case "notifications/cancelled":
+                for call, number in self._open.items():
+                    call.gone |= number == params.get("requestId")
+                return None
             case str() if "id" not in message:
                 return None
             case method:
@@ -103,8 +107,8 @@ class Offer:
 
     def done(self, call: Call) -> None:
         """Forget a call whose connection has ended."""
-        self._open.discard(call)
-        call.gone = not call.settled.is_set()
+        del self._open[call]
+        call.gone |= not call.settled.is_set()
 
     def close(self) -> None:
         """Leave every call unanswered that is still held."""
@@ -116,7 +120,7 @@ class Offer:
         if name not in self._tools or not isinstance(arguments, dict):
             return _error(message, _INVALID_PARAMS, f"there is no tool {name!r}")
         call = Call(str(name), arguments)
-        self._open.add(call)
+        self._open[call] = message.get("id")
         self._on_call(call)
         return call
 

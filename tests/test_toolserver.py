@@ -155,6 +155,22 @@ async def test_a_client_that_hangs_up_is_noticed(
                 await anyio.sleep(0.001)
 
 
+async def test_a_client_that_gives_a_call_up_is_noticed(
+    supervisor: Supervisor, http: aiohttp.ClientSession
+) -> None:
+    held = Held()
+    async with (
+        ToolServer(supervisor).offer([TOOL], held) as offer,
+        http.post(offer.url, json=CALL, headers=offer.headers),
+    ):
+        call = await held.first()
+        for number, gone in ((8, False), (7, True)):
+            message = asking("notifications/cancelled", None, requestId=number)
+            async with http.post(offer.url, json=message, headers=offer.headers) as reply:
+                assert reply.status == 202
+            assert call.gone is gone
+
+
 @pytest.mark.parametrize(
     ("headers", "path", "status"),
     [

@@ -162,6 +162,8 @@ class Conversation(Live):
         """See `Live.go_on`."""
         if not self._server.agent.alive:
             raise await self._server.agent.crash()
+        if self._calls.dropped:
+            raise CliCrashedError("gemini has given up waiting for the results")
         if self._last == Finished(FinishReason.TOOL_CALLS):
             results = {str(message.call_id): result_content(message) for message in news}
             known = {call_id: result for call_id, result in results.items() if result is not None}

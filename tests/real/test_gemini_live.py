@@ -9,6 +9,7 @@ import anyio
 import pytest
 import pytest_asyncio
 
+from clinvk.backends import gemini_home
 from clinvk.backends.gemini import GeminiBackend
 from clinvk.backends.gemini_home import MAX_ROUNDS
 from clinvk.backends.gemini_prompt import GUARD
@@ -282,6 +283,20 @@ async def test_tools_that_gemini_does_not_load_are_told(own_world: World) -> Non
     error = await failure(backend, asked())
     assert type(error) is UnavailableError
     assert "MCP" in error.message
+
+
+async def test_calls_that_gemini_gave_up_are_not_gone_on_with(
+    own_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gemini_home, "CALL_TIMEOUT_MS", 1000)
+    own_world.fake.answer(ONE, DONE)
+    async with opened(own_world.backend(), asked()) as (live, events):
+        [call] = calls_in(events)
+        with anyio.fail_after(HUNG_S):
+            while live.waits:  # noqa: ASYNC110 - it is noticed by another task
+                await anyio.sleep(0.01)
+        with pytest.raises(CliCrashedError):
+            await live.go_on((result(call, "sun"),))
 
 
 async def test_without_the_recording_flag_calls_are_told_one_by_one(
