@@ -2,7 +2,7 @@
 
 It speaks `codex app-server`, because there one process carries every turn: no start of a process
 is in the way. It says what codex 0.169.0 says in a turn, each line in a write of its own. Asked
-`N TOKEN`, it answers in N deltas that begin with TOKEN; `expected` says which. Knows no model.
+`N TOKEN` in the last line, it answers in N deltas that begin with TOKEN; `expected` says which.
 If $FAKE_CODEX_TOLD names a file, each turn adds a line to it: the bytes read since the last.
 """
 
@@ -84,7 +84,7 @@ class FakeCodex:
     def _turn(self, thread: str, asked: str) -> None:
         place = {"threadId": thread, "turnId": f"{thread}-turn"}
         at = {**place, "itemId": f"{thread}-item"}
-        asked = asked or self._told.get(thread, "")
+        asked = (asked or self._told.get(thread, "")).rpartition("\n")[2]
         text = expected(asked)
         item = {"type": "agentMessage", "id": at["itemId"], "text": ""}
         self._say("turn/started", {**place, "turn": {"id": place["turnId"]}})

@@ -61,7 +61,7 @@ def measure(size: Size, progress: Progress, *, quick: bool) -> Part:
             real.ask_once(server, name)
             with progress.task(f"first token, {name}", size.rounds + size.idle_rounds) as step:
                 rows = asyncio.run(_Race(name, server.url, warm, once, size).run(step))
-        figures += _figures(name, rows)
+        figures += told(name, rows)
     settings = {"rounds": size.rounds, "idle for": f"{size.idle_s} s", "deltas": size.deltas}
     return Part("first-token", tuple(figures), settings, quick=quick)
 
@@ -145,18 +145,19 @@ class _Race:
         return f"{self._size.deltas} token-{next(self._tokens)}"
 
 
-def _figures(name: str, rows: Rows) -> Iterator[Figure]:
+def told(name: str, rows: Rows) -> Iterator[Figure]:
+    """Yield the figures of one CLI's race; what was not asked is left out."""
     for case, title in CASES.items():
         first = {
-            way: [told.first_s * _MS for told in rows[case, way]]
+            way: [each.first_s * _MS for each in rows[case, way]]
             for way in ("clinvk", "bare", "cold")
-            if rows[case, way]
+            if rows.get((case, way))
         }
-        whole = {way: [told.whole_s * _MS for told in rows[case, way]] for way in first}
+        whole = {way: [each.whole_s * _MS for each in rows[case, way]] for way in first}
         if "clinvk" not in first:
             continue
         at = f"{name}, {title}"
-        courses = {told.course for told in rows[case, "clinvk"]} - {""}
+        courses = {each.course for each in rows[case, "clinvk"]} - {""}
         note = "x-clinvk-turn: " + ", ".join(sorted(courses))
         for way, values in first.items():
             yield figure(

@@ -26,6 +26,11 @@ class Sampler:
         self._stacks: Counter[tuple[Frame, ...]] = Counter()
         self._used_s = 0.0
 
+    @property
+    def seen(self) -> int:
+        """How many looks there were."""
+        return self._stacks.total()
+
     def start(self) -> None:
         """Begin to look."""
         self._used_s = -time.process_time()
