@@ -1,14 +1,16 @@
 import pytest
 
-from clinvk.errors import UnsupportedError
+from clinvk.errors import BadRequestError, UnsupportedError
 from clinvk.turn import (
     ImagePart,
     Message,
     OutputFormat,
+    PriorCall,
     Role,
     TextPart,
     ToolSpec,
     Turn,
+    require_known_calls,
     require_text_only,
 )
 
@@ -46,3 +48,15 @@ def test_a_format_is_refused_by_name() -> None:
     with pytest.raises(UnsupportedError) as caught:
         require_text_only(turn, "b")
     assert caught.value.param == "response_format"
+
+
+@pytest.mark.parametrize("call_id", ["call_2", None])
+def test_a_result_without_a_call_before_it_is_refused_by_its_id(call_id: str | None) -> None:
+    called = Message(Role.ASSISTANT, (), (PriorCall("call_1", "f", "{}"),))
+    answered = Message(Role.TOOL, (TextPart("1"),), call_id="call_1")
+    require_known_calls(Turn("m", (called, answered, answered)))
+    stray = Message(Role.TOOL, (TextPart("2"),), call_id=call_id)
+    with pytest.raises(BadRequestError) as caught:
+        require_known_calls(Turn("m", (called, answered, stray)))
+    assert caught.value.param == "messages[2].tool_call_id"
+    assert repr(call_id) in caught.value.message

@@ -287,6 +287,18 @@ async def test_an_agent_that_opens_no_session_in_time_gets_no_more_turns(
     assert not running.alive
 
 
+async def test_what_is_told_of_a_session_that_asks_nothing_is_dropped(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    running = await agent(supervisor, tmp_path)
+    session = await running.open_session(tmp_path)
+    running.tell(session, {"method": "other"})
+    async with running.prompt(supervisor, session, ("hi",)) as messages:
+        running.tell(session, {"method": "other"})
+        with anyio.fail_after(10):
+            assert await messages.receive() == {"method": "other"}
+
+
 def update(**fields: Any) -> dict[str, Any]:
     return {"method": "session/update", "params": {"sessionId": "s", "update": fields}}
 

@@ -25,6 +25,7 @@ from clinvk.errors import (
     UpstreamRefusedError,
     UpstreamUnreachableError,
 )
+from clinvk.events import Usage
 
 
 def response(*chunks: dict[str, Any]) -> dict[str, Any]:
@@ -71,6 +72,48 @@ def test_the_same_text_twice_is_two_records(tmp_path: Path) -> None:
     assert recordings.claim("same") is not None
     assert recordings.claim("same") is not None
     assert recordings.claim("same") is None
+
+
+def calling(text: str, *calls: tuple[str, int], reason: str | None = "STOP") -> bytes:
+    """A recorded response with calls of `f`, each by its id and its argument."""
+    chunk = part(text, reason)
+    chunk["candidates"][0]["content"]["parts"] += [
+        {"functionCall": {"id": ident, "name": "f", "args": {"x": x}}} for ident, x in calls
+    ]
+    return json.dumps(response(chunk)).encode() + b"\n"
+
+
+def test_a_response_with_calls_is_found_by_the_id_of_any(tmp_path: Path) -> None:
+    path = tmp_path / "responses"
+    path.write_bytes(calling("", ("a", 1), ("b", 2)) + line(""))
+    recordings = Recordings(path)
+    record = recordings.claim_calls("b")
+    assert record is not None
+    assert [(call.id, call.name, call.arguments) for call in record.calls] == [
+        ("a", "f", {"x": 1}),
+        ("b", "f", {"x": 2}),
+    ]
+    assert record.spent == Usage(4, 2)
+    assert recordings.claim_calls("a") is None
+    assert recordings.claim("") is not None
+
+
+def test_an_answer_is_no_response_with_calls(tmp_path: Path) -> None:
+    path = tmp_path / "responses"
+    path.write_bytes(calling("same", ("a", 1)) + line("same", "MAX_TOKENS"))
+    record = Recordings(path).claim("same")
+    assert record is not None
+    assert record.reason == "MAX_TOKENS"
+
+
+def test_calls_that_may_be_of_another_session_are_nobodys(tmp_path: Path) -> None:
+    path = tmp_path / "responses"
+    path.write_bytes(calling("", ("a", 1), ("b", 2)) + calling("", ("a", 1), ("c", 3)))
+    assert Recordings(path).claim_calls("a") is None
+    path.write_bytes(calling("", ("a", 1)) * 2)
+    recordings = Recordings(path)
+    assert recordings.claim_calls("a") == recordings.claim_calls("a")
+    assert recordings.claim_calls("a") is None
 
 
 def test_a_cleared_file_is_empty_and_goes_on(tmp_path: Path) -> None:
