@@ -13,11 +13,12 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import PIPE
+from subprocess import DEVNULL, PIPE, Popen
 
 import anyio
 import anyio.abc
 
+from clinvk.procs import guard
 from clinvk.procs.lines import LineFramer, LineTooLongError
 from clinvk.procs.supervisor import Supervisor
 from clinvk.procs.tail import StderrTail
@@ -225,6 +226,47 @@ class Process:
                 await stdout.receive()
 
 
+class Guard:
+    """The server's end of the pipe to its guard, which is started with the first child."""
+
+    def __init__(self) -> None:
+        self._groups: set[int] = set()
+        self._program: Popen[bytes] | None = None
+
+    def watch(self, group: int) -> None:
+        """Have a process group stopped if this process is killed."""
+        self._groups.add(group)
+        self._tell(f"+{group}\n")
+
+    def forget(self, group: int) -> None:
+        """A group is gone; its number may soon be another's."""
+        self._groups.discard(group)
+        self._tell(f"-{group}\n")
+
+    def close(self) -> None:
+        """End the guard."""
+        if self._program is not None:
+            self._program.communicate()
+            self._program = None
+
+    def _tell(self, line: str) -> None:
+        if self._program is None or self._program.poll() is not None:
+            self.close()
+            self._program = Popen(  # noqa: S603 - this interpreter, with a file of ours
+                guard.COMMAND,
+                stdin=PIPE,
+                stdout=DEVNULL,
+                stderr=DEVNULL,
+                env={},
+                start_new_session=True,
+            )
+            line = "".join(f"+{group}\n" for group in self._groups)
+        # It may be killed between the look and the word; the next word starts another.
+        with contextlib.suppress(BrokenPipeError):
+            if self._program.stdin is not None:
+                os.write(self._program.stdin.fileno(), line.encode())
+
+
 async def when_stopped(process: Process, act: Callable[[], None]) -> None:
     """Do something once the child and its group are gone, even if this is cancelled meanwhile."""
     try:
@@ -267,10 +309,15 @@ async def start(
             outcome.append(exc)
             ready.set()
             return
+        guarded = supervisor.shared(Guard)
+        guarded.watch(raw.pid)
         process = Process(raw, tail)
         outcome.append(process)
         ready.set()
-        await process.keep()
+        try:
+            await process.keep()
+        finally:
+            guarded.forget(raw.pid)
 
     job = supervisor.start(keep)
     try:

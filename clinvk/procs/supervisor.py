@@ -10,12 +10,22 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Protocol, Self, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
 _log = logging.getLogger(__name__)
+
+
+class Closeable(Protocol):
+    """What must be closed when the last job has ended."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+
+
+C = TypeVar("C", bound=Closeable)
 
 
 class Job:
@@ -59,6 +69,7 @@ class Supervisor:
         self._group: TaskGroup | None = None
         self._started = asyncio.Event()
         self._stop = asyncio.Event()
+        self._shared: dict[Any, Closeable] = {}
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._main(), name="clinvk-supervisor")
@@ -74,6 +85,16 @@ class Supervisor:
         self._stop.set()
         if self._task is not None:
             await asyncio.shield(self._task)
+        for shared in self._shared.values():
+            shared.close()
+        self._shared.clear()
+
+    def shared(self, make: type[C]) -> C:
+        """Return the one object of a kind that all jobs share; it is closed after the last job."""
+        found = self._shared.get(make)
+        if not isinstance(found, make):
+            found = self._shared[make] = make()
+        return found
 
     def start(self, work: Callable[[], Awaitable[None]]) -> Job:
         """Start `work` and return its job; an exception in it is logged, not raised.

@@ -226,6 +226,8 @@ async def test_waiting_readers_end_with_the_child(supervisor: Supervisor) -> Non
 async def test_a_stopped_child_whose_words_nobody_reads_holds_no_pipe(
     supervisor: Supervisor,
 ) -> None:
+    first = await spawn(supervisor, "pass")  # and with it the guard, which has a pipe
+    await ended(first)
     before = psutil.Process().num_fds()
     process = await spawn(supervisor, "print('x' * (1 << 20)); time.sleep(60)")
     async with contextlib.aclosing(process.lines(2 << 20)) as lines:
