@@ -4,19 +4,23 @@ By turns, so that what else the machine does falls on both. Settings and figures
 requests are made by `benchmarks.load` in a process of its own.
 """
 
+import asyncio
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from benchmarks import processes, sampling
+from benchmarks.bare import Codex
 from benchmarks.load import Heard, Job
 from benchmarks.processes import Child, Place, Server, busy_s
 from benchmarks.progress import Progress
+from benchmarks.real import Start
 from benchmarks.results import Figure, Part, figure
 from benchmarks.stats import Spread, quantile, ratio, spread
 
@@ -78,7 +82,8 @@ class Row:
 class Arena:
     """clinvk and the relay, both up, and the process that asks them."""
 
-    def __init__(self, asks: Child, servers: dict[str, Server]) -> None:
+    def __init__(self, folder: Path, asks: Child, servers: dict[str, Server]) -> None:
+        self.folder = folder
         self.servers = servers
         self._asks = asks
 
@@ -108,7 +113,7 @@ def arena() -> Iterator[Arena]:
         processes.module(where, "load", greets=False) as asks,
     ):
         server.settle()
-        yield Arena(asks, {"clinvk": server, "relay": relay})
+        yield Arena(where.folder, asks, {"clinvk": server, "relay": relay})
 
 
 def backend(streams: int = max(STREAMS)) -> dict[str, Any]:
@@ -138,12 +143,24 @@ def measure(size: Size, progress: Progress, *, quick: bool) -> Part:
             for kind, what in kinds.items():
                 ways.each(defaultdict(Row) if warm_up else rows[kind], **what)
                 step()
+        alone = asyncio.run(_alone(ways.folder, size.one))
     settings = {
         "deltas": f"{size.deltas} and {size.long}",
         "rounds": size.rounds,
         "requests a round": f"{size.one}, or {size.many} at many streams",
     }
-    return Part("overhead", tuple(_figures(rows, size)), settings, quick=quick)
+    return Part("overhead", (*_figures(rows, size), alone), settings, quick=quick)
+
+
+async def _alone(folder: Path, times: int) -> Figure:
+    """What the stand-in itself takes, asked by the bare harness."""
+    cli = Codex(Start([*processes.FAKE_CODEX, "app-server"], {}, folder, folder))
+    try:
+        await cli.prepare()
+        told = [await cli.new(f"5 token-{number}") for number in range(times)]
+    finally:
+        await cli.stop()
+    return figure("the stand-in itself: first token", spread([t.first_s * _MS for t in told]), "ms")
 
 
 def _figures(rows: dict[str, dict[str, Row]], size: Size) -> list[Figure]:
