@@ -125,19 +125,26 @@ def turns(served: Bridge) -> list[Heard]:
 def play(served: Bridge, *, calling: Reply = CALLING, answering: Reply = ANSWERING) -> None:
     """Let the model call until it has results, and then answer; forget what was asked before."""
     served.fake.requests.clear()
+    served.courses.clear()
     served.fake.script = lambda request: answering if heard(served, request).results else calling
 
 
-def check_loop(served: Bridge, *more: str) -> None:
-    """Two requests went up: with the tools, and then with the calls and their results too.
+def check_loop(served: Bridge, *more: str, course: str = "resumed") -> None:
+    """Hold what was asked for a loop to what one is, and all of it to have been one turn.
 
-    `more` are the names of tools that the client has of its own.
+    `more` are the names of tools that the client has of its own, `course` is how it went on.
     """
-    first, last = turns(served)
-    for asked in (first, last):
-        assert asked.tools.keys() == {"get_weather", "get_time", *more}
-        assert asked.tools["get_weather"]["properties"].keys() == {"city"}
-        assert asked.tools["get_time"]["properties"]["zone"]["type"] == "string"
+    check_turns(turns(served), *more)
+    assert served.courses == ["new", course]
+
+
+def check_turns(asked: list[Heard], *more: str) -> None:
+    """Two requests went up: with the tools, and then with the calls and their results too."""
+    first, last = asked
+    for turn in asked:
+        assert turn.tools.keys() == {"get_weather", "get_time", *more}
+        assert turn.tools["get_weather"]["properties"].keys() == {"city"}
+        assert turn.tools["get_time"]["properties"]["zone"]["type"] == "string"
     assert first.exchange == []
     both = zip(CALLS, RESULTS, strict=True)
     assert last.exchange == [(*call, result) for call, result in both]

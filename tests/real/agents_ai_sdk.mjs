@@ -1,15 +1,19 @@
-// Runs an agent on the AI SDK over each kind of model that it has, and prints what it saw as JSON.
+// Runs an agent on the AI SDK, over each kind of model that it has; prints what it saw as JSON.
 import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { generateObject, generateText, stepCountIs, streamText, tool } from "ai";
 import { z } from "zod";
 
-const [baseURL, id, kind, question] = process.argv.slice(2);
+const [baseURL, id, prompt] = process.argv.slice(2);
 const openai = createOpenAI({ baseURL, apiKey: "unused" });
-const compatible = createOpenAICompatible({ name: "clinvk", baseURL, supportsStructuredOutputs: true });
-const model = { chat: openai.chat, responses: openai.responses, compatible }[kind](id);
+const compatible = createOpenAICompatible({
+  name: "clinvk",
+  baseURL,
+  supportsStructuredOutputs: true,
+});
+const models = { chat: openai.chat(id), responses: openai.responses(id), compatible: compatible(id) };
 
-const ran = [];
+let ran = [];
 const tools = {
   get_weather: tool({
     description: "The weather",
@@ -22,23 +26,26 @@ const tools = {
     execute: async (input) => (ran.push(["get_time", input]), `noon in ${input.zone}`),
   }),
 };
-const asked = { model, prompt: question, maxRetries: 0 };
-const seen = { ran };
 
-if (process.argv[6] === "object") {
-  const made = await generateObject({ ...asked, schema: z.object({ sky: z.string() }) });
-  seen.object = made.object;
-} else if (process.argv[6] === "stream") {
-  const made = streamText({ ...asked, tools, stopWhen: stepCountIs(5), onError: ({ error }) => { throw error; } });
-  seen.pieces = [];
-  for await (const piece of made.textStream) seen.pieces.push(piece);
-  seen.text = await made.text;
-  seen.finish = await made.finishReason;
-  seen.steps = (await made.steps).length;
-} else {
-  const made = await generateText({ ...asked, tools, stopWhen: stepCountIs(5) });
-  seen.text = made.text;
-  seen.finish = made.finishReason;
-  seen.steps = made.steps.length;
+const seen = {};
+for (const [kind, model] of Object.entries(models)) {
+  const asked = { model, prompt: `${prompt} ${kind}`, maxRetries: 0 };
+  const loop = { ...asked, tools, stopWhen: stepCountIs(5) };
+  ran = [];
+  const whole = await generateText({ ...loop, system: "Be brief." });
+  seen[`${kind} whole`] = { ran, text: whole.text, finish: whole.finishReason };
+
+  ran = [];
+  const onError = ({ error }) => {
+    throw error;
+  };
+  const streamed = streamText({ ...loop, onError });
+  const pieces = [];
+  for await (const piece of streamed.textStream) pieces.push(piece);
+  const [text, finish] = [await streamed.text, await streamed.finishReason];
+  seen[`${kind} streamed`] = { ran, text, finish, pieces };
+
+  const schema = z.object({ sky: z.string() });
+  seen[`${kind} object`] = (await generateObject({ ...asked, schema })).object;
 }
 console.log(JSON.stringify(seen));

@@ -61,12 +61,16 @@ def settings(name: str, fake: FakeApi, home: Path) -> dict[str, Any]:
 
 @dataclass
 class Bridge:
-    """A CLI, its fake, and the address of the clinvk in front of it."""
+    """A CLI, its fake, and the address of the clinvk in front of it.
+
+    `courses` is what its clients were told of how each turn came about.
+    """
 
     name: str
     fake: FakeApi
     url: str
     http: aiohttp.ClientSession
+    courses: list[str]
 
     def post(self, text: str = "hi", **fields: Any) -> Any:
         """Ask; an aiohttp request to enter or await."""
@@ -84,8 +88,15 @@ async def bridge(
         backend = {**settings(name, fake, home), **limits}
         text = yaml.safe_dump({"server": server or {}, "backends": {name: backend}})
         parsed = config.parse(text, name="test", env={})
-        async with serving(create_app(parsed)) as url, aiohttp.ClientSession() as http:
-            yield Bridge(name, fake, url + API, http)
+        courses: list[str] = []
+
+        async def remember(_: web.Request, response: web.StreamResponse) -> None:
+            courses.extend(response.headers.getall("x-clinvk-turn", ()))
+
+        app = create_app(parsed)
+        app.on_response_prepare.append(remember)
+        async with serving(app) as url, aiohttp.ClientSession() as http:
+            yield Bridge(name, fake, url + API, http, courses)
 
 
 def alone(home: Path, patch: pytest.MonkeyPatch) -> None:

@@ -118,24 +118,3 @@ async def test_a_named_tool_is_the_one_that_is_called(served: Bridge, client: As
     assert [c.function.name for c in calls if c.type == "function"] == ["get_weather"]
     assert made.choices[0].finish_reason == "tool_calls"
     assert len(turns(served)) == 1
-
-
-async def test_the_loop_is_one_turn_of_the_cli(served: Bridge, client: AsyncOpenAI) -> None:
-    play(served)
-    asked = [{"role": "user", "content": "In one turn, please."}]
-    first = await client.chat.completions.with_raw_response.create(
-        model=served.name, messages=asked, tools=CHAT_TOOLS
-    )
-    message = first.parse().choices[0].message
-    results = [
-        {"role": "tool", "tool_call_id": call.id, "content": "r"}
-        for call in message.tool_calls or ()
-    ]
-    last = await client.chat.completions.with_raw_response.create(
-        model=served.name,
-        messages=[*asked, message.model_dump(exclude_none=True), *results],
-        tools=CHAT_TOOLS,
-    )
-    assert last.parse().choices[0].message.content == ANSWER
-    assert first.headers["x-clinvk-turn"] == "new"
-    assert last.headers["x-clinvk-turn"] == "resumed"
