@@ -258,6 +258,8 @@ class GeminiBackend:
 def _reaching_tools(env: dict[str, str]) -> dict[str, str]:
     """Return an environment in which no proxy stands before the tool server."""
     spared = env.get("NO_PROXY", env.get("no_proxy", ""))
+    if spared == "*":
+        return env
     return {**env, "NO_PROXY": ",".join(filter(None, (spared, toolserver.HOST)))}
 
 

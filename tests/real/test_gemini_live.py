@@ -265,9 +265,10 @@ async def test_tools_of_the_users_own_servers_are_not_offered(own_world: World) 
     assert [tool["name"] for tool in declared(own_world.fake)] == [SEEN["get_time"]]
 
 
-async def test_a_proxy_of_the_users_is_not_asked_for_the_tools(own_world: World) -> None:
+@pytest.mark.parametrize("spared", ["example.com", "*"])
+async def test_a_proxy_is_not_asked_for_the_tools(own_world: World, spared: str) -> None:
     nobody = "http://127.0.0.1:9"
-    backend = own_world.backend(HTTPS_PROXY=nobody, HTTP_PROXY=nobody, NO_PROXY="example.com")
+    backend = own_world.backend(HTTPS_PROXY=nobody, HTTP_PROXY=nobody, NO_PROXY=spared)
     own_world.fake.answer(ONE, DONE)
     async with opened(backend, asked()) as (live, events):
         [call] = calls_in(events)
