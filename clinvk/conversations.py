@@ -133,6 +133,10 @@ class Kept(Generic[T]):
         parked, idle = map(len, self._waiting.values())
         return f"<Kept {parked} parked, {idle} idle>"
 
+    def count(self, course: Course) -> int:
+        """Return how many of a class wait."""
+        return len(self._waiting[course])
+
     def wants(self, course: Course) -> bool:
         """Whether any conversation of this class may be kept."""
         return self._most[course] > 0

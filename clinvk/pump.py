@@ -9,7 +9,7 @@ Owns one open backend, from its first turn to its last; what is between two turn
 import logging
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
@@ -46,10 +46,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Lane:
-    """A backend's gate, the conversations it holds, and how long its turns last: an average."""
+    """A backend's gate, the conversations it holds, and how long its turns last: an average.
+
+    `observe` is told of each turn that has ended.
+    """
 
     gate: Gate
     kept: "Kept[Pump]"
+    observe: Callable[[Ask], None]
     fetcher: Fetcher
     turn_s: float = SLOT_TURN_S
 
@@ -105,32 +109,23 @@ class Pump:
 
     async def _serve(self, ask: Ask) -> Course | None:
         """Run a turn once its place is free; return as what the conversation is kept, if it is."""
-        started = time.monotonic()
-        outcome = "cancelled"
         course: Course | None = None
         last: Finished | Failed | None = None
         try:
             await ask.ticket.admitted()
-            started = time.monotonic()
+            ask.record.admitted = time.monotonic()
             last, course = await self._outcome(ask)
-            outcome = _name(last)
+            ask.record.outcome = _name(last)
         finally:
             try:
                 if course is None:
                     await self._stack.aclose()
             finally:
                 ask.ticket.give_back()
-                seconds = time.monotonic() - started
-                self._lane.learn(seconds)
-                _log.info(
-                    "turn model=%s backend=%s course=%s outcome=%s seconds=%.3f",
-                    ask.turn.model,
-                    self._target.backend.name,
-                    ask.course,
-                    outcome,
-                    seconds,
-                )
+                if ask.record.admitted is not None:
+                    self._lane.learn(time.monotonic() - ask.record.admitted)
                 told = await ask.end(last)
+                self._lane.observe(ask)
         # Who has not heard of its end will not go on with it.
         return course if told or not self._lane.kept.drop(self) else None
 

@@ -9,7 +9,9 @@ pump leave the backend, which interrupts the CLI's turn.
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import anyio
@@ -34,6 +36,20 @@ HEALTH_MAX_AGE_S = 30.0
 HEALTH_TIMEOUT_S = 20.0
 
 _log = logging.getLogger(__name__)
+
+
+# Told of each turn that has ended: its backend, and what became of it.
+Observer = Callable[[str, Ask], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a backend has to do now: turns that run or wait, conversations that are kept."""
+
+    running: int
+    waiting: int
+    parked: int
+    idle: int
 
 
 class Stream:
@@ -99,11 +115,13 @@ class Service:
 
     def __init__(self, config: Config, registry: Registry, supervisor: Supervisor) -> None:
         self.registry = registry
+        self.observers: list[Observer] = []
         self._supervisor = supervisor
         self._lanes = {
             name: Lane(
                 Gate(backend.max_concurrency, backend.max_queue),
                 Kept(backend.max_parked, backend.max_idle),
+                partial(self._observe, name),
                 Fetcher(config.server.fetch),
             )
             for name, backend in config.backends.items()
@@ -190,6 +208,27 @@ class Service:
             self._health_at = time.monotonic()
             self._supervisor.start(self._look)
         return {name: self._health[name] for name in self.registry.backends}
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no new turns are taken."""
+        return self._stopping
+
+    def load(self) -> dict[str, Load]:
+        """Return what each backend has to do now."""
+        return {
+            name: Load(
+                lane.gate.running,
+                lane.gate.waiting,
+                lane.kept.count(Course.RESUMED),
+                lane.kept.count(Course.CONTINUED),
+            )
+            for name, lane in self._lanes.items()
+        }
+
+    def _observe(self, backend: str, ask: Ask) -> None:
+        for observer in self.observers:
+            observer(backend, ask)
 
     async def _look(self) -> None:
         found: dict[str, Health] = {}

@@ -4,6 +4,7 @@ Owns what a reader has been told, and what it may never be told; knows no backen
 """
 
 import logging
+import time
 from dataclasses import dataclass, field, replace
 
 import anyio
@@ -19,6 +20,7 @@ from clinvk.events import (
     ReasoningDelta,
     Started,
     TextDelta,
+    ToolActivity,
     ToolCall,
     Usage,
 )
@@ -30,6 +32,25 @@ from clinvk.turn import Message, PriorCall, Role, TextPart, ToolMode, Turn
 _log = logging.getLogger(__name__)
 
 Item = tuple[int, Event]
+
+
+@dataclass(slots=True)
+class Record:
+    """What became of a turn; times in seconds of the monotonic clock, None if it never came to it.
+
+    `first` is when the first of the answer was told: text, thinking or a call.
+    """
+
+    asked: float = field(default_factory=time.monotonic)
+    admitted: float | None = None
+    first: float | None = None
+    ended: float | None = None
+    outcome: str = "cancelled"
+    usage: Usage | None = None
+
+    def since(self, moment: float | None) -> float | None:
+        """Return how long after the turn was asked for something came."""
+        return None if moment is None else moment - self.asked
 
 
 @dataclass(eq=False, slots=True)
@@ -48,6 +69,7 @@ class Ask:
     course: Course
     news: tuple[Message, ...] = ()
     job: Job | None = None
+    record: Record = field(default_factory=Record)
     ended: anyio.Event = field(default_factory=anyio.Event)
     told: anyio.Event = field(default_factory=anyio.Event)
 
@@ -65,6 +87,7 @@ class Ask:
 
     async def end(self, last: Event | None) -> bool:
         """The turn runs no more: pass on its last event; return whether somebody heard it."""
+        self.record.ended = time.monotonic()
         self.ended.set()
         try:
             if last is not None:
@@ -151,7 +174,8 @@ class Telling:
         if self._holds and _only_talked(last):
             return last
         await self._let_go()
-        await self._ask.tell(self._spent or await self._estimate())
+        usage = self._ask.record.usage = self._spent or await self._estimate()
+        await self._ask.tell(usage)
         return last
 
     async def _let_go(self) -> None:
@@ -175,6 +199,8 @@ class Telling:
             case _:
                 pass
         self.begun = True
+        if self._ask.record.first is None and not isinstance(event, Started | ToolActivity):
+            self._ask.record.first = time.monotonic()
         await self._ask.tell(event)
 
     async def _estimate(self) -> Usage:

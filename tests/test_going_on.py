@@ -24,7 +24,8 @@ from clinvk.events import (
 from clinvk.procs import memory
 from clinvk.procs.supervisor import Supervisor
 from clinvk.registry import Registry
-from clinvk.service import BUFFERED_EVENTS, Service, Stream
+from clinvk.service import BUFFERED_EVENTS, Load, Service, Stream
+from clinvk.telling import Ask
 from clinvk.turn import (
     Limits,
     Message,
@@ -266,6 +267,37 @@ async def test_draining_ends_what_is_kept(supervisor: Supervisor) -> None:
     assert backend.running == 2
     await service.drain(HUNG_S)
     await gone(backend)
+
+
+async def test_what_became_of_a_turn_is_told(supervisor: Supervisor) -> None:
+    hold = anyio.Event()
+    backend = LiveBackend((Started("m"), hold, *CALLED), MORE)
+    service = make(backend, supervisor, max_concurrency=1)
+    seen: list[tuple[str, Ask]] = []
+    service.observers.append(lambda name, ask: seen.append((name, ask)))
+    first, second = service.start(FIRST), service.start(FIRST)
+    assert service.load() == {"fake": Load(running=1, waiting=1, parked=0, idle=0)}
+    second.close()
+    hold.set()
+    await heard(first)
+    await service.drain(HUNG_S)
+    by_outcome = {ask.record.outcome: (name, ask) for name, ask in seen}
+    _, left = by_outcome["cancelled"]
+    assert (left.record.admitted, left.record.usage) == (None, None)
+    name, ask = by_outcome["tool_calls"]
+    assert (name, ask.record.outcome, ask.record.usage) == ("fake", "tool_calls", USAGE)
+    times = [ask.record.asked, ask.record.admitted, ask.record.first, ask.record.ended]
+    assert times == sorted(filter(None, times))
+    assert ask.record.since(ask.record.asked) == 0
+    assert ask.record.since(None) is None
+
+
+async def test_what_is_kept_is_counted(supervisor: Supervisor) -> None:
+    service = make(LiveBackend(CALLED, MORE), supervisor)
+    await heard(service.start(FIRST))
+    assert service.load() == {"fake": Load(running=0, waiting=0, parked=1, idle=0)}
+    await heard(service.start(RESULTS))
+    assert service.load() == {"fake": Load(running=0, waiting=0, parked=0, idle=1)}
 
 
 async def test_a_model_that_must_call_and_talks_is_asked_once_more(
