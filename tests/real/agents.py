@@ -25,7 +25,7 @@ QUESTION = "What is it like in Rome now?"
 ANSWER = "Sunny at noon."
 CALLS = (("get_weather", {"city": "Rome"}), ("get_time", {"zone": "CET"}))
 RESULTS = ("sunny in Rome", "noon in CET")
-CALLING = Reply(text=("Let me ", "see."), tool_calls=CALLS)
+CALLING = Reply(thinking=("Which", " one?"), text=("Let me ", "see."), tool_calls=CALLS)
 ANSWERING = Reply(text=("Sunny", " at noon."))
 
 
