@@ -2,10 +2,10 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import platformdirs
 import yaml
@@ -13,8 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 ENV_VAR = "CLINVK_CONFIG"
 FILE_NAME = "backends.yaml"
+KEYS_NAME = "keys.yaml"
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+_HOST = re.compile(r"(\*\.)?[A-Za-z0-9_][A-Za-z0-9._-]*|\[?[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]?")
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s?#@*]+")
+
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class ConfigError(Exception):
@@ -47,16 +54,89 @@ class FetchConfig(_Strict):
     allow_private: list[str] = []
 
 
+class KeyConfig(_Strict):
+    """A key for this server, by its hash, and what it allows; null and no models are no limit.
+
+    `models` are patterns of model ids, as they are asked for or as `backend/model`.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    created: str | None = None
+    requests_per_minute: int | None = Field(default=None, ge=1, le=100_000)
+    max_turns: int | None = Field(default=None, ge=1, le=1024)
+    models: list[Annotated[str, Field(min_length=1)]] = []
+
+
+class KeysConfig(_Strict):
+    """Keys, each name once."""
+
+    keys: list[KeyConfig] = []
+
+    @field_validator("keys")
+    @classmethod
+    def _names_differ(cls, value: list[KeyConfig]) -> list[KeyConfig]:
+        return _named_once(value)
+
+
 class ServerConfig(_Strict):
-    """Where the server listens and what it bounds."""
+    """Where the server listens, who may call it, and what it bounds.
+
+    `uds` is the path of a Unix socket, and takes the place of `host` and `port`.
+    """
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65_535)
+    uds: Annotated[str, Field(min_length=1)] | None = None
+    tls_cert: Annotated[str, Field(min_length=1)] | None = None
+    tls_key: Annotated[str, Field(min_length=1)] | None = None
+    api_keys: list[KeyConfig] = []
+    keys_file: Annotated[str, Field(min_length=1)] | None = None
+    insecure_no_auth: bool = False
+    allowed_hosts: list[str] = []
+    cors_origins: list[str] = []
     max_body_mb: float = Field(default=32, gt=0, le=1024)
     keepalive_s: Seconds = 15
+    send_s: Seconds = 60
     grace_s: float = Field(default=10, ge=0, le=86_400)
     store: StoreConfig = StoreConfig()
     fetch: FetchConfig = FetchConfig()
+
+    @field_validator("api_keys")
+    @classmethod
+    def _names_differ(cls, value: list[KeyConfig]) -> list[KeyConfig]:
+        return _named_once(value)
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts_are_names(cls, value: list[str]) -> list[str]:
+        for host in value:
+            if not _HOST.fullmatch(host):
+                raise ValueError(
+                    f"{host!r} must be a host without scheme and port, such as 'box.lan', "
+                    f"'*.box.lan' or '192.168.1.5'"
+                )
+        return [host.lower().removesuffix(".") for host in value]
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_origins(cls, value: list[str]) -> list[str]:
+        for origin in value:
+            if origin not in ("*", "null") and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} must be an origin without a path, such as "
+                    f"'https://app.example.com', or '*' or 'null'"
+                )
+        return [origin.lower() for origin in value]
+
+
+def _named_once(keys: list[KeyConfig]) -> list[KeyConfig]:
+    seen: set[str] = set()
+    for key in keys:
+        if key.name in seen:
+            raise ValueError(f"there are two keys named {key.name!r}")
+        seen.add(key.name)
+    return keys
 
 
 class BackendConfig(_Strict):
@@ -66,7 +146,9 @@ class BackendConfig(_Strict):
     models: list[str] = []
     max_concurrency: int = Field(default=8, ge=1, le=1024)
     max_queue: int = Field(default=64, ge=0, le=65_536)
+    queue_s: Seconds = 300
     timeout_s: Seconds = 600
+    first_s: Seconds = 180
     silence_s: Seconds = 180
     park_s: Seconds = 600
     max_parked: int = Field(default=8, ge=0, le=1024)
@@ -180,6 +262,11 @@ def user_file() -> Path:
     return Path(platformdirs.user_config_dir("clinvk", appauthor=False)) / FILE_NAME
 
 
+def user_keys_file() -> Path:
+    """Return the path of the user's own keys, whether it exists or not."""
+    return user_file().with_name(KEYS_NAME)
+
+
 def find(explicit: Path | None = None, *, look_here: bool) -> Path | None:
     """Return the file to read, or None for the built-in configuration.
 
@@ -217,24 +304,9 @@ def parse(text: str, *, name: str, env: Mapping[str, str]) -> Config:
     Raises:
         ConfigError: naming the line and key at fault.
     """
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as exc:
-        line = exc.problem_mark.line + 1 if exc.problem_mark else 1
-        raise ConfigError(f"{name}:{line}: not YAML: {exc.problem}") from exc
-    except (yaml.YAMLError, RecursionError, ValueError) as exc:
-        raise ConfigError(f"{name}: not YAML: {exc}") from exc
-    lines = _Lines(name, root)
-    if data is None:
-        data = {}
-    if not isinstance(data, dict):
-        raise ConfigError(f"{name}:1: must be a mapping with server, backends or aliases")
+    data, lines = _mapping(text, name, "server, backends or aliases")
     data = _expand(data, env, lines, ())
-    try:
-        config = Config.model_validate(data)
-    except ValidationError as exc:
-        raise ConfigError("\n".join(lines.describe(error) for error in exc.errors())) from exc
+    config = _checked(Config, data, lines)
     if "aliases" not in data:
         kept = {k: v for k, v in DEFAULT_ALIASES.items() if _target(v) in config.backends}
         config = config.model_copy(update={"aliases": kept})
@@ -245,6 +317,44 @@ def parse(text: str, *, name: str, env: Mapping[str, str]) -> Config:
                 lines.at(("aliases", alias), f"{target!r} names no backend; there are: {known}")
             )
     return config
+
+
+def parse_keys(text: str, *, name: str) -> list[KeyConfig]:
+    """Check the text of a file of keys; `name` stands for it in errors.
+
+    Raises:
+        ConfigError: naming the line and key at fault.
+    """
+    return _checked(KeysConfig, *_mapping(text, name, "keys")).keys
+
+
+def dump_keys(keys: Sequence[KeyConfig]) -> str:
+    """Return the text of a file of keys."""
+    rows = [key.model_dump(mode="json", exclude_defaults=True) for key in keys]
+    return yaml.safe_dump({"keys": rows}, sort_keys=False)
+
+
+def _mapping(text: str, name: str, keys: str) -> "tuple[dict[Any, Any], _Lines]":
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as exc:
+        line = exc.problem_mark.line + 1 if exc.problem_mark else 1
+        raise ConfigError(f"{name}:{line}: not YAML: {exc.problem}") from exc
+    except (yaml.YAMLError, RecursionError, ValueError) as exc:
+        raise ConfigError(f"{name}: not YAML: {exc}") from exc
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{name}:1: must be a mapping with {keys}")
+    return data, _Lines(name, root)
+
+
+def _checked(model: type[M], data: dict[Any, Any], lines: "_Lines") -> M:
+    try:
+        return model.model_validate(data)
+    except ValidationError as exc:
+        raise ConfigError("\n".join(lines.describe(error) for error in exc.errors())) from exc
 
 
 def _target(alias_target: str) -> str:

@@ -16,10 +16,11 @@ from dataclasses import dataclass, replace
 import anyio
 
 from clinvk import tokens
-from clinvk.backends.base import Live
+from clinvk.backends.base import Live, as_unavailable
 from clinvk.capabilities import Level
 from clinvk.conversations import Course, Kept, key_after, starts_over
 from clinvk.errors import (
+    BusyError,
     CliCrashedError,
     ClinvkError,
     CliProtocolError,
@@ -79,6 +80,7 @@ class Pump:
         self._handed = anyio.Event()
         self._stack = AsyncExitStack()
         self._live: Live | None = None
+        self._first = anyio.CancelScope()
 
     @property
     def waits(self) -> bool:
@@ -112,9 +114,11 @@ class Pump:
         course: Course | None = None
         last: Finished | Failed | None = None
         try:
-            await ask.ticket.admitted()
-            ask.record.admitted = time.monotonic()
-            last, course = await self._outcome(ask)
+            if await self._admitted_in_time(ask):
+                ask.record.admitted = time.monotonic()
+                last, course = await self._outcome(ask)
+            else:
+                last = Failed(self._queued_too_long())
             ask.record.outcome = _name(last)
         finally:
             try:
@@ -128,6 +132,12 @@ class Pump:
                 self._lane.observe(ask)
         # Who has not heard of its end will not go on with it.
         return course if told or not self._lane.kept.drop(self) else None
+
+    async def _admitted_in_time(self, ask: Ask) -> bool:
+        with anyio.move_on_after(self._target.config.queue_s):
+            await ask.ticket.admitted()
+            return True
+        return False
 
     async def _outcome(self, ask: Ask) -> tuple[Finished | Failed, Course | None]:
         telling = Telling(ask)
@@ -143,13 +153,17 @@ class Pump:
     async def _turn_through(self, ask: Ask, telling: Telling) -> Finished | Failed:
         if ask.turn.limits.max_tokens is not None:
             await tokens.ready()
-        last = await self._gone_on(ask, telling) if ask.news else None
-        if last is None:
-            last = await self._carry(await self._opened(ask.turn), telling)
-        if telling.lacks_call(last):
-            again = telling.reminded()
-            last = await self._carry(await self._opened(again), telling)
-        return last
+        try:
+            with anyio.fail_after(self._target.config.first_s) as self._first:
+                last = await self._gone_on(ask, telling) if ask.news else None
+                if last is None:
+                    last = await self._carry(await self._opened(ask.turn), telling)
+                if telling.lacks_call(last):
+                    again = telling.reminded()
+                    last = await self._carry(await self._opened(again), telling)
+                return last
+        except TimeoutError:
+            raise self._too_long("the CLI and its model did not begin for", "first_s") from None
 
     async def _gone_on(self, ask: Ask, telling: Telling) -> Finished | Failed | None:
         """Go on with the conversation; None if it turns out that it cannot."""
@@ -184,11 +198,12 @@ class Pump:
         silence_s = self._target.config.silence_s
         try:
             # One scope for all events: one for each would be the most of what a delta costs.
-            with anyio.fail_after(silence_s) as silence:
+            with anyio.fail_after(math.inf) as silence:
                 while True:
-                    silence.deadline = anyio.current_time() + silence_s
+                    if self._first.deadline == math.inf:
+                        silence.deadline = anyio.current_time() + silence_s
                     event = await anext(events, None)
-                    silence.deadline = math.inf
+                    silence.deadline = self._first.deadline = math.inf
                     if event is None:
                         break
                     last = await telling.feed(event)
@@ -198,6 +213,15 @@ class Pump:
             raise self._too_long("the CLI was silent for", "silence_s") from None
         raise CliProtocolError(
             f"backend {self._target.backend.name!r} ended its answer without a result"
+        )
+
+    def _queued_too_long(self) -> BusyError:
+        config, gate = self._target.config, self._lane.gate
+        return BusyError(
+            f"no place was free for {config.queue_s:g} s: backend {self._target.backend.name!r} "
+            f"runs {gate.running} turns and {gate.waiting} wait; ask again later, or raise "
+            f"max_concurrency or queue_s in backends.yaml",
+            retry_after_s=self._lane.retry_after_s,
         )
 
     def _too_long(self, what: str, key: str) -> TurnTimeoutError:
@@ -218,7 +242,7 @@ class Pump:
             return None
         self._ask = None
         self._handed = anyio.Event()
-        key = key_after(ask.turn, telling.reply, caller=ask.caller, model=self._target.full_name)
+        key = key_after(ask.turn, telling.reply(), caller=ask.caller, model=self._target.full_name)
         for gone in kept.add(course, key, self):
             gone.hand(None)
         return course
@@ -236,5 +260,8 @@ def as_error(exc: Exception) -> ClinvkError:
         return exc
     if isinstance(exc, ExceptionGroup) and len(exc.exceptions) == 1:
         return as_error(exc.exceptions[0])
+    if isinstance(exc, OSError):  # no room, no descriptors, a temp folder that is gone
+        _log.error("a turn failed by this machine", exc_info=exc)
+        return as_unavailable(exc)
     _log.error("a turn failed by a bug", exc_info=exc)
     return InternalError("clinvk failed on this request; its log says why")

@@ -10,14 +10,14 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
-from clinvk.backends.base import Health, State
+from clinvk.backends.base import Backend, Health, State
 from clinvk.config import Config
 from clinvk.conversations import Course, Kept, Place, place_of, starts_over
 from clinvk.errors import BusyError, ClinvkError, ShuttingDownError
@@ -207,7 +207,7 @@ class Service:
         elif time.monotonic() - self._health_at > HEALTH_MAX_AGE_S:
             self._health_at = time.monotonic()
             self._supervisor.start(self._look)
-        return {name: self._health[name] for name in self.registry.backends}
+        return {name: self._now(name, backend) for name, backend in self.registry.backends.items()}
 
     @property
     def stopping(self) -> bool:
@@ -229,6 +229,13 @@ class Service:
     def _observe(self, backend: str, ask: Ask) -> None:
         for observer in self.observers:
             observer(backend, ask)
+
+    def _now(self, name: str, backend: Backend) -> Health:
+        """What was seen last, unless the CLI is known to fail since."""
+        seen, trouble = self._health[name], backend.trouble
+        if trouble is None or seen.state is not State.READY:
+            return seen
+        return replace(seen, state=State.FAILING, reason=trouble, fix="clinvk doctor")
 
     async def _look(self) -> None:
         found: dict[str, Health] = {}

@@ -12,9 +12,9 @@ from enum import StrEnum
 from typing import Protocol
 
 from clinvk.capabilities import Capabilities
-from clinvk.errors import CliCrashedError, ClinvkError, NotInstalledError
+from clinvk.errors import CliCrashedError, ClinvkError, NotInstalledError, UnavailableError
 from clinvk.events import Event
-from clinvk.procs.pool import StartBackoffError
+from clinvk.procs.backoff import StartBackoffError, failed_often
 from clinvk.turn import Message, Turn
 
 
@@ -101,6 +101,10 @@ class Backend(Protocol):
     def installed(self) -> bool:
         """Whether the CLI is found; a cheap look, done at each call."""
 
+    @property
+    def trouble(self) -> str | None:
+        """Why it is not even tried to start the CLI now, None if it is; a cheap look."""
+
     async def health(self) -> Health:
         """Look at version and login; starts no turn."""
 
@@ -112,10 +116,19 @@ class Backend(Protocol):
 
 
 def start_failure(exc: StartBackoffError) -> ClinvkError:
-    """Return what the last start of a server failed with, and when the next may be tried."""
-    cause = exc.cause
+    """Return what the last start failed with, and when the next may be tried."""
+    cause = as_unavailable(exc.cause) if isinstance(exc.cause, OSError) else exc.cause
     kind = type(cause) if isinstance(cause, ClinvkError) else CliCrashedError
-    return kind(str(cause), retry_after_s=exc.retry_after_s)
+    said = f"{cause}; {failed_often(exc.failures, exc.retry_after_s)}"
+    return kind(said, retry_after_s=exc.retry_after_s)
+
+
+def as_unavailable(exc: OSError) -> UnavailableError:
+    """Return what the system refused as the caller hears it; no path of the machine is named."""
+    return UnavailableError(
+        f"this machine cannot run the CLI now: {(exc.strerror or str(exc)).lower()}; the server "
+        f"needs a temp folder ($TMPDIR) that it can write to, and room in it"
+    )
 
 
 def find_program(command: Sequence[str], env: Mapping[str, str]) -> str | None:

@@ -77,6 +77,11 @@ class ClaudeBackend:
             self._sessions.discard(session)
             await conversation.leave()
 
+    @property
+    def trouble(self) -> str | None:
+        """Why no process is started now; see `Backend.trouble`."""
+        return self._starter.trouble
+
     async def health(self) -> Health:
         """Look at version and login; starts no turn."""
         program = find_program(self._config.command, self._base_env())

@@ -8,7 +8,8 @@ with claude 2.1.197), and answers within 0.1 s where one that must start takes 0
 import json
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,24 +17,33 @@ from pathlib import Path
 import anyio
 
 from clinvk.backends import claude_command
+from clinvk.backends.base import start_failure
 from clinvk.backends.claude_command import Login
 from clinvk.backends.claude_input import Script
 from clinvk.backends.claude_session import ClaudeSession
 from clinvk.config import ClaudeConfig
 from clinvk.errors import CliCrashedError, CliProtocolError
 from clinvk.procs import memory, process, scratch
+from clinvk.procs.backoff import Backoff, StartBackoffError
 from clinvk.procs.process import Command, Process, ProcessStartError
 from clinvk.procs.spares import Limits, Spares
 from clinvk.procs.supervisor import Supervisor
 
 BOOT_TIMEOUT_S = 60.0
 SPARE_MB = 160
+FREE_FAILURES = 4  # in a row; the fifth makes those that ask wait
+BACKOFF_FIRST_S = 2.0
+BACKOFF_MAX_S = 30.0
 # A start takes half a second of a processor: more at once than there are only delays each.
 STARTS_AT_ONCE = max(2, os.cpu_count() or 1)
 
 _SCRATCH = "claude"
 
 _log = logging.getLogger(__name__)
+
+
+class NotReadyError(CliProtocolError):
+    """The CLI came up, if at all, too late."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -61,6 +71,7 @@ class Starter:
     def __init__(self, config: ClaudeConfig, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._starts = anyio.Semaphore(STARTS_AT_ONCE)
+        self._backoff = Backoff(BACKOFF_FIRST_S, BACKOFF_MAX_S, free=FREE_FAILURES)
         self._swept = False
         limits = Limits(config.warm, config.warm_mb // SPARE_MB)
         self._spares: Spares[Kind, ClaudeSession] = Spares(
@@ -70,6 +81,11 @@ class Starter:
 
     def __repr__(self) -> str:
         return repr(self._spares)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no process is started now, None if one could be tried."""
+        return self._backoff.trouble
 
     def warm(self, kind: Kind) -> None:
         """Have spares from now on, first of this kind; returns at once."""
@@ -93,6 +109,7 @@ class Starter:
         Raises:
             CliCrashedError: if it could not be started, or ended.
             CliProtocolError: if it refused its setup, or was not ready in time.
+            ClinvkError: if too many starts have failed, and the next is not yet due.
         """
         spare = await self._spares.take(kind)
         if spare is not None:
@@ -101,14 +118,37 @@ class Starter:
             except CliCrashedError as exc:
                 _log.info("a spare claude process died: %s", exc)
         async with self._starts:
-            return await _set_up(ClaudeSession(await self._start(kind)), script)
+            try:
+                self._backoff.require()
+            except StartBackoffError as exc:
+                raise start_failure(exc) from exc
+            with self._counted():
+                return await _set_up(ClaudeSession(await self._start(kind)), script)
 
     async def _boot(self, kind: Kind) -> ClaudeSession:
-        """Start a spare, and wait until it would take its setup at once."""
+        """Start a spare, and wait until it would take its setup at once.
+
+        It is tried however many starts have failed: spares have a back-off of their own, and one
+        that comes up ends the trouble of all.
+        """
         async with self._starts:
-            session = ClaudeSession(await self._start(kind))
-            await _in_time(session, session.booted)
+            with self._counted():
+                session = ClaudeSession(await self._start(kind))
+                await _in_time(session, session.booted)
         return session
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count the start within; a setup that is refused is no fault of the start."""
+        try:
+            yield
+        except (CliCrashedError, NotReadyError, OSError) as exc:
+            self._backoff.failed(exc)
+            raise
+        except CliProtocolError:
+            self._backoff.succeeded()
+            raise
+        self._backoff.succeeded()
 
     async def _start(self, kind: Kind) -> Process:
         if not self._swept:
@@ -144,7 +184,7 @@ async def _in_time(session: ClaudeSession, act: Callable[[], Awaitable[None]]) -
             await act()
     except TimeoutError:
         await session.close()
-        raise CliProtocolError(
+        raise NotReadyError(
             f"claude was not ready after {BOOT_TIMEOUT_S:g} s; `clinvk doctor` may tell why"
         ) from None
     except BaseException:

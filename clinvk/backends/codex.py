@@ -27,9 +27,10 @@ from clinvk.backends.codex_turns import begin
 from clinvk.config import CodexConfig
 from clinvk.errors import CliCrashedError, NotInstalledError
 from clinvk.events import Event
+from clinvk.procs.backoff import StartBackoffError
 from clinvk.procs.capture import Captured, capture
 from clinvk.procs.environment import child_environment
-from clinvk.procs.pool import ServerPool, StartBackoffError
+from clinvk.procs.pool import ServerPool
 from clinvk.procs.process import Command, ProcessStartError
 from clinvk.procs.supervisor import Supervisor
 from clinvk.turn import Turn
@@ -146,6 +147,11 @@ class CodexBackend:
                 yield conversation
             finally:
                 conversation.leave()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no process is started now; see `Backend.trouble`."""
+        return self._pool.trouble
 
     async def health(self) -> Health:
         """Ask codex for its version and its login."""

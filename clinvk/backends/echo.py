@@ -22,6 +22,7 @@ class EchoBackend:
     vendor = "clinvk"
     capabilities = claims.ECHO
     installed = True
+    trouble = None
 
     def __init__(self, name: str, config: EchoConfig) -> None:
         self.name = name

@@ -26,9 +26,10 @@ from clinvk.backends.gemini_tools import SERVER, check_tools, must_call, offered
 from clinvk.config import GeminiConfig
 from clinvk.errors import CliCrashedError, ClinvkError, ContextTooLongError, NotLoggedInError
 from clinvk.events import Event
+from clinvk.procs.backoff import StartBackoffError
 from clinvk.procs.capture import capture
 from clinvk.procs.environment import child_environment
-from clinvk.procs.pool import ServerPool, StartBackoffError
+from clinvk.procs.pool import ServerPool
 from clinvk.procs.process import Command, Process, ProcessStartError, start, when_stopped
 from clinvk.procs.supervisor import Supervisor
 from clinvk.toolserver import Offer, ToolServer
@@ -131,6 +132,11 @@ class GeminiBackend:
             stack.push_async_callback(conversation.leave)
             await conversation.begin(session, blocks, offer)
             yield conversation
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no process is started now; see `Backend.trouble`."""
+        return self._pool.trouble
 
     async def health(self) -> Health:
         """Look at version and login; a login in a keyring is tried by opening a session."""

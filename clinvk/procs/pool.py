@@ -13,6 +13,8 @@ from typing import Generic, Protocol, TypeVar
 
 import anyio
 
+from clinvk.procs.backoff import Backoff
+
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
 
@@ -40,15 +42,6 @@ class _Seat(Generic[S]):
     served: int = 0
 
 
-class StartBackoffError(Exception):
-    """The server failed to start a moment ago; `retry_after_s` says when the next try is due."""
-
-    def __init__(self, cause: Exception, retry_after_s: float) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-        self.retry_after_s = retry_after_s
-
-
 class ServerPool(Generic[S]):
     """At most one server takes new leases; older ones end with their last lease.
 
@@ -73,23 +66,27 @@ class ServerPool(Generic[S]):
         self._background = background
         self._succeeding = False
         self._stopped = False
-        self._clock = clock
+        self._backoff = Backoff(BACKOFF_FIRST_S, BACKOFF_MAX_S, clock=clock)
         self._current: _Seat[S] | None = None
         self._draining: list[_Seat[S]] = []
         self._lock = anyio.Lock()
-        self._failures = 0
-        self._retry_at = 0.0
-        self._last_failure: Exception | None = None
         self._starts = 0
 
     def __repr__(self) -> str:
         current = self._current
         leases = current.leases if current else 0
         served = current.served if current else 0
+        failures = self._backoff.failures
         return (
             f"<ServerPool {'up' if current else 'down'}, {leases} leased, {served} served, "
-            f"{len(self._draining)} draining, {self._starts} starts, {self._failures} failures>"
+            f"{len(self._draining)} draining, {self._starts} starts, {failures} failures>"
         )
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no server can be started now, None if one could be tried or runs."""
+        current = self._current
+        return None if current is not None and current.server.alive else self._backoff.trouble
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[S]:
@@ -167,25 +164,23 @@ class ServerPool(Generic[S]):
 
     def _give_back(self, seat: _Seat[S]) -> None:
         seat.leases -= 1
-        if not seat.leases and seat in self._draining:
+        if seat.leases:
+            return
+        if seat in self._draining:
             self._draining.remove(seat)
             seat.server.stop_soon()
+        elif not seat.server.alive:
+            self._usable()
 
     async def _replace(self) -> _Seat[S]:
-        wait_s = self._retry_at - self._clock()
-        if self._last_failure is not None and wait_s > 0:
-            raise StartBackoffError(self._last_failure, wait_s)
+        self._backoff.require()
         self._starts += 1
         try:
             server = await self._start()
         except Exception as exc:
-            self._last_failure = exc
-            delay_s = min(BACKOFF_FIRST_S * 2**self._failures, BACKOFF_MAX_S)
-            self._failures += 1
-            self._retry_at = self._clock() + delay_s
+            self._backoff.failed(exc)
             raise
-        self._failures = 0
-        self._last_failure = None
+        self._backoff.succeeded()
         if self._stopped:
             server.stop_soon()
         self._current = _Seat(server)

@@ -15,6 +15,8 @@ from typing import Generic, Protocol, TypeVar
 
 import anyio
 
+from clinvk.procs.backoff import Backoff
+
 BACKOFF_FIRST_S = 1.0
 BACKOFF_MAX_S = 300.0
 AFFORD_S = 10.0  # between two looks at the memory
@@ -58,9 +60,8 @@ class _Line(Generic[S]):
     asked_at: float
     wanted: int
     missed_at: float
+    backoff: Backoff
     waiting: deque[tuple[S, float]] = field(default_factory=deque)
-    failures: int = 0
-    retry_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -137,7 +138,8 @@ class Spares(Generic[K, S]):
     def expect(self, key: K) -> None:
         """Count on a kind being asked for again, and begin to replace what was taken."""
         if key not in self._lines and not self._closed:
-            self._lines[key] = _Line(self._clock(), self._limits.least, -math.inf)
+            backoff = Backoff(BACKOFF_FIRST_S, BACKOFF_MAX_S, clock=self._clock)
+            self._lines[key] = _Line(self._clock(), self._limits.least, -math.inf, backoff)
         self.refill()
 
     def refill(self) -> None:
@@ -184,7 +186,7 @@ class Spares(Generic[K, S]):
                 del self._lines[key]
         room = self._limits.most - sum(len(line.waiting) for line in self._lines.values())
         short = [k for k, line in self._lines.items() if len(line.waiting) < line.wanted]
-        due = [key for key in short if self._lines[key].retry_at <= now]
+        due = [key for key in short if self._lines[key].backoff.retry_at <= now]
         # Who was asked for last is the likeliest to be asked for next.
         best = max(due, key=lambda key: self._lines[key].asked_at, default=None)
         if best is not None and room <= 0:
@@ -202,12 +204,10 @@ class Spares(Generic[K, S]):
         try:
             start.spare = await self._start(key)
         except Exception as exc:  # noqa: BLE001 - a turn will tell of it, if it persists
-            delay_s = min(BACKOFF_FIRST_S * 2**line.failures, BACKOFF_MAX_S)
-            line.failures += 1
-            line.retry_at = self._clock() + delay_s
+            line.backoff.failed(exc)
             _log.debug("a spare could not be started: %s", exc)
         else:
-            line.failures = 0
+            line.backoff.succeeded()
             if self._closed:
                 start.spare.stop_soon()
             elif not start.claimed:
@@ -267,6 +267,6 @@ class Spares(Generic[K, S]):
                 due.append(line.asked_at + self._limits.forget_s)
             if line.wanted > self._limits.least:
                 due.append(line.missed_at + CALM_S)
-            if key in short and line.retry_at > now:
-                due.append(line.retry_at)
+            if key in short and line.backoff.retry_at > now:
+                due.append(line.backoff.retry_at)
         return max(0.0, min(due) - now)

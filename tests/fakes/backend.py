@@ -48,6 +48,7 @@ class ScriptBackend:
         self.warmed = 0
         self.closed = False
         self.looks = 0
+        self.trouble: str | None = None
         self.hold: anyio.Event | None = None
 
     def check(self, turn: Turn) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from clinvk.procs.pool import BACKOFF_MAX_S, ServerPool, StartBackoffError
+from clinvk.procs.backoff import StartBackoffError
+from clinvk.procs.pool import BACKOFF_MAX_S, ServerPool
 from clinvk.procs.process import ProcessStartError
 from clinvk.procs.supervisor import Supervisor
 
@@ -161,6 +162,32 @@ async def test_starts_that_keep_failing_back_off_up_to_a_limit() -> None:
         waits.append(caught.value.retry_after_s)
         factory.now += caught.value.retry_after_s
     assert waits == [0.5, 1, 2, 4, 8, 16, BACKOFF_MAX_S, BACKOFF_MAX_S, BACKOFF_MAX_S]
+
+
+async def test_why_nothing_is_started_is_told_until_a_try_is_due() -> None:
+    factory = Factory()
+    pool = factory.pool()
+    factory.failure = ProcessStartError("no such program")
+    assert pool.trouble is None
+    with pytest.raises(ProcessStartError):
+        await pool.warm()
+    assert pool.trouble == (
+        "it has failed to start once and is tried again in 1 s: no such program"
+    )
+    factory.now += 0.5
+    assert pool.trouble is None
+    factory.failure = None
+    async with pool.lease():
+        assert pool.trouble is None
+
+
+async def test_a_dead_server_is_stopped_with_its_last_lease() -> None:
+    factory = Factory()
+    pool = factory.pool()
+    async with pool.lease(), pool.lease() as server:
+        server.alive = False
+    assert server.stopped == 1
+    assert "down" in repr(pool)
 
 
 async def test_a_start_that_works_forgets_the_failures() -> None:
