@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
-from clinvk.errors import ClinvkError, OverloadedError
+from clinvk.errors import ClinvkError, OverloadedError, UnsupportedError
 from clinvk.events import (
     Event,
     Failed,
@@ -51,12 +51,21 @@ _STOP_REASONS = {
 }
 
 
+class ThreadUnsupportedError(UnsupportedError):
+    """The conversation is to be held between turns; clients that hear this send all of it."""
+
+
 class AnthropicMessages:
     """The dialect of `POST /messages`."""
 
     def parse(self, body: bytes) -> Parsed:
         """Check a request body; see `clinvk.wire.base.Dialect`."""
         request = check(MessagesRequest, load(body), steps=UNION_STEPS)
+        if request.thread is not None:
+            raise ThreadUnsupportedError(
+                "no threads are held here; leave 'thread' out and send the whole conversation",
+                param="thread",
+            )
         turn, names = understand(request)
         thinking = request.thinking
         shown = thinking is not None and thinking.type != "disabled"
@@ -298,13 +307,16 @@ def _refuse(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _error(exc: ClinvkError, param: str | None) -> tuple[int, dict[str, str]]:
+def _error(exc: ClinvkError, param: str | None) -> tuple[int, dict[str, Any]]:
     status = OVERLOADED if isinstance(exc, OverloadedError) else exc.status
     kind = _ERROR_TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
     # The shape has no place for the field at fault but the message.
     named = param is None or param in exc.message
     message = exc.message if named else f"{param}: {exc.message}"
-    return status, {"type": kind, "message": message}
+    error: dict[str, Any] = {"type": kind, "message": message}
+    if isinstance(exc, ThreadUnsupportedError):
+        error["details"] = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+    return status, error
 
 
 def _frame(kind: str, **fields: Any) -> Frame:  # noqa: ANN401 - JSON

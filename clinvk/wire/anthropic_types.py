@@ -293,6 +293,8 @@ class MessagesRequest(CountRequest):
     stop_sequences: list[Annotated[str, Field(min_length=1)]] | None = Field(
         default=None, max_length=64
     )
+    # Refused by name:
+    thread: dict[str, Any] | None = None
     # Accepted and ignored, but a wrong type is still the caller's mistake:
     temperature: float | None = None
     top_p: float | None = None

@@ -107,6 +107,22 @@ async def test_a_loop_over_tools_ends_with_the_answer(
     assert result.parts == (TextPart("seen"), ImagePart(None, "image/png", "AA=="))
 
 
+async def test_a_thread_is_refused_so_that_the_whole_conversation_comes(
+    client: AsyncAnthropic, backend: ScriptBackend
+) -> None:
+    with pytest.raises(anthropic.BadRequestError, match="whole conversation") as caught:
+        await client.beta.messages.create(**ASKED, thread={"type": "create"})
+    assert isinstance(caught.value.body, dict)
+    details = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+    assert caught.value.body["error"]["details"] == details
+    thread = client.beta.messages.thread(
+        model="fake", max_tokens=100, unsupported_request_behavior="continue_unthreaded"
+    )
+    for text in ("a", "b"):
+        await thread.send({"role": "user", "content": text})
+    assert [len(turn.messages) for turn, _ in backend.turns] == [1, 3]
+
+
 async def test_the_models(client: AsyncAnthropic) -> None:
     assert [model.id async for model in client.models.list()] == ["fake", "short"]
     assert (await client.models.retrieve("short")).type == "model"
