@@ -5,11 +5,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import platformdirs
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from clinvk.yamlfile import ConfigError as ConfigError  # noqa: PLC0414 - raised here, so told here
+from clinvk.yamlfile import checked, expand, mapping
 
 ENV_VAR = "CLINVK_CONFIG"
 FILE_NAME = "backends.yaml"
@@ -19,13 +22,6 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 _HOST = re.compile(r"(\*\.)?[A-Za-z0-9_][A-Za-z0-9._-]*|\[?[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]?")
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s?#@*]+")
-
-
-M = TypeVar("M", bound=BaseModel)
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used; the text names the file, and the line and key if known."""
 
 
 class _Strict(BaseModel):
@@ -304,9 +300,9 @@ def parse(text: str, *, name: str, env: Mapping[str, str]) -> Config:
     Raises:
         ConfigError: naming the line and key at fault.
     """
-    data, lines = _mapping(text, name, "server, backends or aliases")
-    data = _expand(data, env, lines, ())
-    config = _checked(Config, data, lines)
+    data, lines = mapping(text, name, "server, backends or aliases")
+    data = expand(data, env, lines, ())
+    config = checked(Config, data, lines)
     if "aliases" not in data:
         kept = {k: v for k, v in DEFAULT_ALIASES.items() if _target(v) in config.backends}
         config = config.model_copy(update={"aliases": kept})
@@ -325,7 +321,7 @@ def parse_keys(text: str, *, name: str) -> list[KeyConfig]:
     Raises:
         ConfigError: naming the line and key at fault.
     """
-    return _checked(KeysConfig, *_mapping(text, name, "keys")).keys
+    return checked(KeysConfig, *mapping(text, name, "keys")).keys
 
 
 def dump_keys(keys: Sequence[KeyConfig]) -> str:
@@ -334,96 +330,5 @@ def dump_keys(keys: Sequence[KeyConfig]) -> str:
     return yaml.safe_dump({"keys": rows}, sort_keys=False)
 
 
-def _mapping(text: str, name: str, keys: str) -> "tuple[dict[Any, Any], _Lines]":
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as exc:
-        line = exc.problem_mark.line + 1 if exc.problem_mark else 1
-        raise ConfigError(f"{name}:{line}: not YAML: {exc.problem}") from exc
-    except (yaml.YAMLError, RecursionError, ValueError) as exc:
-        raise ConfigError(f"{name}: not YAML: {exc}") from exc
-    if data is None:
-        data = {}
-    if not isinstance(data, dict):
-        raise ConfigError(f"{name}:1: must be a mapping with {keys}")
-    return data, _Lines(name, root)
-
-
-def _checked(model: type[M], data: dict[Any, Any], lines: "_Lines") -> M:
-    try:
-        return model.model_validate(data)
-    except ValidationError as exc:
-        raise ConfigError("\n".join(lines.describe(error) for error in exc.errors())) from exc
-
-
 def _target(alias_target: str) -> str:
     return alias_target.partition("/")[0]
-
-
-_Path = tuple[str | int, ...]
-
-
-class _Lines:
-    """Where each key stands in the file."""
-
-    def __init__(self, name: str, root: yaml.Node | None) -> None:
-        self._name = name
-        self._line: dict[_Path, int] = {}
-        if root is not None:
-            self._walk(root, ())
-
-    def at(self, path: _Path, message: str) -> str:
-        """Return the message with file, line and key before it."""
-        known = path
-        while known and known not in self._line:
-            known = known[:-1]
-        key = ".".join(str(step) for step in path)
-        line = self._line.get(known, 1)
-        return (
-            f"{self._name}:{line}: {key}: {message}" if key else f"{self._name}:{line}: {message}"
-        )
-
-    def describe(self, error: Mapping[str, Any]) -> str:
-        """Return one of pydantic's errors as a line."""
-        loc: _Path = error["loc"]
-        # pydantic names the kind that it chose as a step of its own
-        if len(loc) > 2 and loc[0] == "backends":
-            loc = (*loc[:2], *loc[3:])
-        message = {
-            "extra_forbidden": "is not a known key",
-            "missing": "is missing",
-            "union_tag_not_found": "kind is missing; it is claude, codex, gemini or echo",
-            "union_tag_invalid": "kind must be claude, codex, gemini or echo",
-        }.get(error["type"], str(error["msg"]).removeprefix("Value error, "))
-        return self.at(loc, message[:1].lower() + message[1:])
-
-    def _walk(self, node: yaml.Node, path: _Path) -> None:
-        self._line.setdefault(path, node.start_mark.line + 1)
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                step = (*path, key.value)
-                self._line[step] = key.start_mark.line + 1
-                self._walk(value, step)
-        elif isinstance(node, yaml.SequenceNode):
-            for index, value in enumerate(node.value):
-                self._walk(value, (*path, index))
-
-
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
-def _expand(value: Any, env: Mapping[str, str], lines: _Lines, path: _Path) -> Any:  # noqa: ANN401
-    if isinstance(value, dict):
-        return {k: _expand(v, env, lines, (*path, k)) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_expand(v, env, lines, (*path, i)) for i, v in enumerate(value)]
-    if not isinstance(value, str):
-        return value
-
-    def lookup(match: re.Match[str]) -> str:
-        if match[1] not in env:
-            raise ConfigError(lines.at(path, f"${{{match[1]}}} is not set in the environment"))
-        return env[match[1]]
-
-    return _VARIABLE.sub(lookup, value)
