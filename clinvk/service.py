@@ -157,7 +157,9 @@ class Service:
         ignored = tuple(dict.fromkeys((*turn.ignored, *left_out)))
         stream = Stream(target, ignored, len(choices), receive)
         for choice, (each, ticket) in enumerate(zip(choices, tickets, strict=True)):
-            ask = Ask(each, choice, caller, ticket, send.clone(), starts_over(each))
+            ask = Ask(
+                each, choice, target.backend.name, caller, ticket, send.clone(), starts_over(each)
+            )
             self._begin(ask, target, lane, alone=len(choices) == 1)
             stream.asks.append(ask)
         send.close()

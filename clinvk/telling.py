@@ -5,6 +5,7 @@ Owns what a reader has been told, and what it may never be told; knows no backen
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import anyio
@@ -58,11 +59,13 @@ class Ask:
     """One turn that somebody waits for, and where its events go.
 
     `news` is what a conversation that goes on has not heard. `ended` is set once the turn no
-    longer runs, and `told` once its last event has been passed on, too.
+    longer runs, and `told` once its last event has been passed on, too. `reply` is what the
+    reader was told so far.
     """
 
     turn: Turn
     choice: int
+    backend: str
     caller: str
     ticket: Ticket
     send: MemoryObjectSendStream[Item]
@@ -70,6 +73,7 @@ class Ask:
     news: tuple[Message, ...] = ()
     job: Job | None = None
     record: Record = field(default_factory=Record)
+    reply: Callable[[], Message] | None = None
     ended: anyio.Event = field(default_factory=anyio.Event)
     told: anyio.Event = field(default_factory=anyio.Event)
 
@@ -110,6 +114,7 @@ class Telling:
 
     def __init__(self, ask: Ask) -> None:
         self.begun = False
+        ask.reply = self.reply
         self._ask = ask
         self._limit = LimitFilter(ask.turn.limits)
         self._reminded = False
@@ -120,9 +125,8 @@ class Telling:
         self._reasoning: list[str] = []
         self._calls: list[ToolCall] = []
 
-    @property
     def reply(self) -> Message:
-        """What the reader was told, as the message that it will send back."""
+        """Return what the reader was told, as the message that it will send back."""
         text = "".join(self._text)
         calls = tuple(PriorCall(call.id, call.name, call.arguments) for call in self._calls)
         return Message(Role.ASSISTANT, (TextPart(text),) if text else (), calls)

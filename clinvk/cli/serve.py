@@ -25,8 +25,23 @@ from clinvk.cli.common import config_option
     show_default=True,
     help="What to log on stderr.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="A line of words or a JSON object for each event.",
+)
+@click.option("--log-prompts", is_flag=True, help="Log what is asked and answered, too.")
 def serve(
-    host: str | None, port: int | None, config_file: Path | None, log_level: str, *, no_warm: bool
+    host: str | None,
+    port: int | None,
+    config_file: Path | None,
+    log_level: str,
+    log_format: str,
+    *,
+    no_warm: bool,
+    log_prompts: bool,
 ) -> None:
     """Serve the CLIs as OpenAI models over HTTP, until Ctrl-C.
 
@@ -34,7 +49,8 @@ def serve(
     """
     from clinvk.cli import serving  # noqa: PLC0415 - keeps --help fast
 
+    logs = serving.Logs(log_level, log_format, prompts=log_prompts)
     code = serving.serve_until_signal(
-        config_file, host=host, port=port, log_level=log_level, warm=not no_warm
+        config_file, host=host, port=port, logs=logs, warm=not no_warm
     )
     sys.exit(code)

@@ -1,5 +1,6 @@
 """What `clinvk serve` does: the listening line on stdout, all else on stderr."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -14,8 +15,17 @@ from clinvk.server.lifecycle import ListenError, serve
 from clinvk.service import Service
 
 
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """What is logged, and how."""
+
+    level: str
+    format: str
+    prompts: bool
+
+
 def serve_until_signal(
-    config_file: Path | None, *, host: str | None, port: int | None, log_level: str, warm: bool
+    config_file: Path | None, *, host: str | None, port: int | None, logs: Logs, warm: bool
 ) -> int:
     """Serve and return the exit code.
 
@@ -23,13 +33,14 @@ def serve_until_signal(
         CommandError: if the address cannot be listened on.
     """
     loaded = read_config(config_file, look_here=True)
-    set_up_logging(log_level)
+    set_up_logging(logs.level, logs.format)
     if loaded.path is not None:
         # It names the programs that will be run, and may lie in the current folder.
         click.echo(f"read {loaded.path.absolute()}", err=True)
     config = with_server(loaded.config, host=host, port=port)
+    app = create_app(config, warm=warm, log_prompts=logs.prompts)
     try:
-        anyio.run(serve, create_app(config, warm=warm), config.server, _announce)
+        anyio.run(serve, app, config.server, _announce)
     except ListenError as exc:
         raise CommandError(str(exc)) from exc
     return 0

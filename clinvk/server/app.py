@@ -7,7 +7,7 @@ from aiohttp import web
 from clinvk import registry
 from clinvk.config import Config
 from clinvk.procs.supervisor import Supervisor
-from clinvk.server import anthropic, docs, handlers, middleware, responses
+from clinvk.server import access, anthropic, docs, handlers, metrics, middleware, responses
 from clinvk.service import Service
 from clinvk.store import Store
 from clinvk.wire.openai_chat import OpenAIChat
@@ -20,32 +20,41 @@ OPENAI_ALIASES = ("/v1", "/v1-openai")
 
 
 def create_app(
-    config: Config, *, warm: bool = False, build: Build = registry.build
+    config: Config,
+    *,
+    warm: bool = False,
+    log_prompts: bool = False,
+    build: Build = registry.build,
 ) -> web.Application:
     """Return the server of a configuration.
 
     Args:
         config: what backends.yaml says.
         warm: start what backends can start before their first turn.
+        log_prompts: put what is asked and answered in the log.
         build: makes the backends; tests give their own.
     """
     app = web.Application(
         client_max_size=int(config.server.max_body_mb * 1024 * 1024),
-        middlewares=[middleware.errors_as_bodies],
+        middlewares=[access.log_requests, middleware.errors_as_bodies],
     )
     app.on_response_prepare.append(middleware.add_request_id)
     app[middleware.DIALECTS] = {}
+    app[access.LOG_PROMPTS] = log_prompts
     app[handlers.KEEPALIVE_S] = config.server.keepalive_s
     for prefix in (OPENAI_PREFIX, *OPENAI_ALIASES):
         _add_openai_routes(app, prefix)
     anthropic.add_routes(app)
     app.router.add_get("/health", handlers.health)
+    app.router.add_get("/health/ready", handlers.ready)
+    app.router.add_get("/metrics", metrics.expose)
     docs.add_routes(app)
 
     async def service_life(app: web.Application) -> AsyncIterator[None]:
         async with Supervisor() as supervisor:
             service = Service(config, build(config, supervisor), supervisor)
             app[handlers.SERVICE] = service
+            app[metrics.METRICS] = metrics.Metrics(service)
             store = app[responses.STORE] = Store(config.server.store)
             if warm:
                 supervisor.start(service.warm)

@@ -51,8 +51,8 @@ def openapi() -> dict[str, Any]:
 
 
 def operations() -> list[Operation]:
-    """Return every endpoint that is served, without aliases and this description itself."""
-    return [*_models(), *_openai(), *_responses(), *_anthropic(), _health()]
+    """Return every endpoint that speaks JSON, without aliases and this description itself."""
+    return [*_models(), *_openai(), *_responses(), *_anthropic(), *_health()]
 
 
 def _models() -> list[Operation]:
@@ -160,9 +160,13 @@ def _anthropic() -> list[Operation]:
     ]
 
 
-def _health() -> Operation:
-    summary = "Tell whether the server is alive, and what its backends are like"
-    return Operation("get", "/health", "Server", summary, replies.Health, replies.Error)
+def _health() -> list[Operation]:
+    alive = "Tell whether the server is alive, and what its backends are like"
+    ready = "Tell by the status whether a turn could be taken now"
+    return [
+        Operation("get", "/health", "Server", alive, replies.Health, replies.Error),
+        Operation("get", "/health/ready", "Server", ready, replies.Readiness, replies.Readiness),
+    ]
 
 
 @cache

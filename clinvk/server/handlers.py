@@ -11,9 +11,11 @@ import anyio
 from aiohttp import web
 
 from clinvk import __version__
+from clinvk.backends.base import State
 from clinvk.errors import ClinvkError, ModelNotFoundError
 from clinvk.events import Failed
 from clinvk.registry import Target
+from clinvk.server.access import ASKS
 from clinvk.server.middleware import request_id
 from clinvk.service import Service, Stream
 from clinvk.wire import sse
@@ -54,6 +56,7 @@ class Answer:
         aiohttp cancels this when the client goes away; closing the stream is all that is owed.
         """
         stream = request.app[SERVICE].start(parsed.turn, *parsed.more)
+        request[ASKS] = stream.asks
         try:
             _log.debug("%s asks %s", request_id(request), parsed.turn.model)
             finish = functools.partial(self.finish, request)
@@ -182,6 +185,16 @@ async def health(request: web.Request) -> web.Response:
             "backends": {name: asdict(found) for name, found in backends.items()},
         }
     )
+
+
+async def ready(request: web.Request) -> web.Response:
+    """Answer `GET /health/ready`: 200 if a turn could be taken now, else 503; starts no turn."""
+    service = request.app[SERVICE]
+    backends = await service.health()
+    able = not service.stopping and any(h.state is State.READY for h in backends.values())
+    states = {name: found.state.value for name, found in backends.items()}
+    body = {"status": "ready" if able else "not_ready", "backends": states}
+    return web.json_response(body, status=200 if able else 503)
 
 
 def _headers(stream: Stream) -> dict[str, str]:

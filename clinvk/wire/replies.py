@@ -249,6 +249,13 @@ class BackendHealth(BaseModel):
     fix: str | None
 
 
+class Readiness(BaseModel):
+    """Whether a turn could be taken now, and the state of each backend."""
+
+    status: Literal["ready", "not_ready"]
+    backends: dict[str, str]
+
+
 class Health(BaseModel):
     """The server is alive; what its backends are like."""
 

@@ -20,7 +20,7 @@ from tests.fakes.backend import ScriptBackend, builder, script_config
 from tests.serving import serving
 
 HERE = Path(__file__).parent
-UNDESCRIBED = {"/openapi.json", "/docs", "/anthropic", "/anthropic/"}
+UNDESCRIBED = {"/metrics", "/openapi.json", "/docs", "/anthropic", "/anthropic/"}
 
 
 @pytest.fixture(scope="module")
