@@ -5,10 +5,12 @@ no place in this dialect and is left out: as `tool_calls` it would make clients 
 already run.
 """
 
+import re
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, assert_never
 
 from clinvk.errors import BadRequestError, ClinvkError
@@ -62,6 +64,9 @@ from clinvk.wire.openai_chat_types import (
 )
 from clinvk.wire.sse import dumps
 
+_TOOL = re.compile(r"tools\[(\d+)\](?:\.function)?(.*)")
+_CALL = re.compile(r"(messages\[(\d+)\])\.(tool_call_id|tool_calls\[(\d+)\](?:\.function)?)(.*)")
+
 
 class OpenAIChat:
     """The dialect of `POST /chat/completions`."""
@@ -72,7 +77,7 @@ class OpenAIChat:
         turn = _turn(request)
         options = request.stream_options
         encoder = ChatEncoder(turn.model, include_usage=bool(options and options.include_usage))
-        return Parsed(turn, bool(request.stream), encoder)
+        return Parsed(turn, bool(request.stream), encoder, named=partial(_name, request))
 
     def error(self, exc: ClinvkError) -> tuple[int, dict[str, Any]]:
         """Return status and error body; all four keys are always there, as the OpenAPI requires."""
@@ -136,6 +141,21 @@ def _format(request: ChatRequest) -> OutputFormat | None:
             return OutputFormat()
         case JsonSchemaFormatIn(json_schema=asked):
             return OutputFormat(asked.schema_ or {}, asked.name, bool(asked.strict))
+
+
+def _name(request: ChatRequest, param: str) -> str:
+    """Return the older name of a field where the request used that."""
+    tools = len(request.tools or ())
+    if (match := _TOOL.fullmatch(param)) and int(match[1]) >= tools and request.functions:
+        return f"functions[{int(match[1]) - tools}]{match[2]}"
+    if (match := _CALL.fullmatch(param)) and int(match[2]) < len(request.messages):
+        message = request.messages[int(match[2])]
+        if match[3] == "tool_call_id" and message.role == "function":
+            return f"{match[1]}.name"
+        if match[4] and int(match[4]) >= len(message.tool_calls or ()):
+            return f"{match[1]}.function_call{match[5]}"
+    older = param == "tool_choice" and request.tool_choice is None and request.function_call
+    return "function_call" if older else param
 
 
 def _message(message: MessageIn, path: str) -> Message:

@@ -305,3 +305,42 @@ def test_any_json_is_a_turn_or_a_400(fields: dict[str, Any]) -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_400(body: bytes) -> None:
     assert refusal(body).status == 400
+
+
+@pytest.mark.parametrize(
+    ("told", "meant"),
+    [
+        ("tools[0].function.parameters.type", "tools[0].function.parameters.type"),
+        ("tools[1].function.parameters.type", "functions[0].parameters.type"),
+        ("tools[2].name", "functions[1].name"),
+        ("tools", "tools"),
+        ("tool_choice", "function_call"),
+        ("messages[1].tool_calls[0].function.arguments", "messages[1].function_call.arguments"),
+        ("messages[1].tool_calls[0]", "messages[1].function_call"),
+        ("messages[2].tool_call_id", "messages[2].name"),
+        ("messages[3].tool_calls[0].arguments", "messages[3].tool_calls[0].arguments"),
+        ("messages[4].tool_call_id", "messages[4].tool_call_id"),
+        ("messages[0].content[0]", "messages[0].content[0]"),
+        ("messages[9].tool_call_id", "messages[9].tool_call_id"),
+    ],
+)
+def test_what_a_backend_says_of_an_older_field_has_its_name(told: str, meant: str) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    parsed = OpenAIChat().parse(
+        json.dumps(
+            {
+                "model": "m",
+                "messages": [
+                    {"role": "user", "content": "hi"},
+                    {"role": "assistant", "function_call": {"name": "g", "arguments": "{}"}},
+                    {"role": "function", "name": "g", "content": "x"},
+                    {"role": "assistant", "tool_calls": [call]},
+                    {"role": "tool", "tool_call_id": "c", "content": "x"},
+                ],
+                "tools": [{"type": "function", "function": {"name": "f"}}],
+                "functions": [{"name": "g"}, {"name": "h"}],
+                "function_call": "auto",
+            }
+        ).encode()
+    )
+    assert parsed.named(told) == meant
