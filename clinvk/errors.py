@@ -85,6 +85,28 @@ class PermissionDeniedError(ClinvkError):
     code = "permission_denied"
 
 
+class OriginRefusedError(ClinvkError):
+    """A web page asks that may not."""
+
+    status = 403
+    type = "permission_error"
+    code = "origin_not_allowed"
+
+
+class HostRefusedError(OriginRefusedError):
+    """The request is for another host than this server: a page may have rebound its name."""
+
+    code = "host_not_allowed"
+
+
+class ModelNotAllowedError(ClinvkError):
+    """The caller's key is not for this model."""
+
+    status = 403
+    type = "permission_error"
+    code = "model_not_allowed"
+
+
 class NotFoundError(ClinvkError):
     """No such path or object."""
 
@@ -115,6 +137,14 @@ class TooLargeError(ClinvkError):
     code = "request_too_large"
 
 
+class MediaTypeError(ClinvkError):
+    """The body is not sent as JSON."""
+
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_media_type"
+
+
 class BusyError(ClinvkError):
     """All turns and all places in the queue of a backend are taken."""
 
@@ -130,6 +160,15 @@ class RateLimitedError(ClinvkError):
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
+    retryable = True
+
+
+class KeyLimitError(ClinvkError):
+    """The caller's key has used up what it may for now."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "key_limit_exceeded"
     retryable = True
 
 
