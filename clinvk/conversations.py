@@ -161,6 +161,11 @@ class Kept(Generic[T]):
         """Take a conversation out; return whether it was still there."""
         return any(waiting.pop(id(entry), None) for waiting in self._waiting.values())
 
+    def close(self) -> list[T]:
+        """Keep none any more; return those that have to go."""
+        self._most = dict.fromkeys(self._most, 0)
+        return self.clear()
+
     def clear(self, *courses: Course) -> list[T]:
         """Take out all conversations, or those of some classes."""
         entries: list[T] = []

@@ -52,7 +52,7 @@ class Registry:
     """Looks model ids up."""
 
     def __init__(self, config: Config, backends: dict[str, Backend]) -> None:
-        self._config = config
+        self.config = config
         self.backends = backends
 
     def resolve(self, asked: str) -> Target:
@@ -63,7 +63,7 @@ class Registry:
         """
         target = self._direct(asked)
         if target is None:
-            for pattern, replacement in self._config.aliases.items():
+            for pattern, replacement in self.config.aliases.items():
                 if fnmatchcase(asked, pattern):
                     target = self._direct(replacement.replace("{model}", asked))
                     break
@@ -79,11 +79,11 @@ class Registry:
         rows = []
         for name, backend in self.backends.items():
             if backend.installed:
-                models = self._config.backends[name].models
+                models = self.config.backends[name].models
                 ids = [name, *(f"{name}/{model}" for model in models)]
                 can = self.capabilities(backend)
                 rows += [ModelRow(model_id, backend.vendor, can) for model_id in ids]
-        for alias, replacement in self._config.aliases.items():
+        for alias, replacement in self.config.aliases.items():
             target = self._direct(replacement.replace("{model}", alias))
             if target is not None and target.backend.installed and not set(alias) & set("*?["):
                 can = self.capabilities(target.backend)
@@ -93,7 +93,7 @@ class Registry:
     def capabilities(self, backend: Backend) -> Capabilities:
         """Return what a backend can do as it is configured."""
         can = backend.capabilities
-        if can.image_urls is Level.EMULATED and not self._config.server.fetch.enabled:
+        if can.image_urls is Level.EMULATED and not self.config.server.fetch.enabled:
             return replace(can, image_urls=Level.NO)
         return can
 
@@ -121,16 +121,21 @@ class Registry:
         backend = self.backends.get(name)
         if backend is None or (slash and not model):
             return None
-        config = self._config.backends[name]
+        config = self.config.backends[name]
         return Target(backend, config, model or config.model)
 
 
-def build(config: Config, supervisor: Supervisor) -> Registry:
-    """Make every backend of the configuration; starts nothing."""
-    backends = {
-        name: _FACTORIES[type(backend)](name, backend, supervisor)
-        for name, backend in config.backends.items()
-    }
+def build(config: Config, supervisor: Supervisor, old: Registry | None = None) -> Registry:
+    """Make every backend of the configuration; starts nothing.
+
+    One that `old` has from the same settings is taken over as it is.
+    """
+    backends: dict[str, Backend] = {}
+    for name, wanted in config.backends.items():
+        if old is not None and old.config.backends.get(name) == wanted:
+            backends[name] = old.backends[name]
+        else:
+            backends[name] = _FACTORIES[type(wanted)](name, wanted, supervisor)
     return Registry(config, backends)
 
 

@@ -18,7 +18,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from clinvk.backends.base import Backend, Health, State
-from clinvk.config import Config
+from clinvk.config import BackendConfig, Config
 from clinvk.conversations import Course, Kept, Place, place_of, starts_over
 from clinvk.errors import BusyError, ClinvkError, ShuttingDownError
 from clinvk.events import Failed, Finished
@@ -117,16 +117,9 @@ class Service:
         self.registry = registry
         self.observers: list[Observer] = []
         self._supervisor = supervisor
-        self._lanes = {
-            name: Lane(
-                Gate(backend.max_concurrency, backend.max_queue),
-                Kept(backend.max_parked, backend.max_idle),
-                partial(self._observe, name),
-                Fetcher(config.server.fetch),
-            )
-            for name, backend in config.backends.items()
-        }
-        self._warm = {name: backend.warm > 0 for name, backend in config.backends.items()}
+        self._fetch = config.server.fetch
+        self._lanes = {name: self._lane(name, each) for name, each in config.backends.items()}
+        self._warmed = False
         self._health: dict[str, Health] = {}
         self._health_at = -math.inf
         self._health_lock = anyio.Lock()
@@ -165,6 +158,27 @@ class Service:
         send.close()
         return stream
 
+    def apply(self, registry: Registry) -> None:
+        """Take new backends, models and aliases for the turns to come.
+
+        A backend that the new registry has taken over goes on as it is. The running turns of any
+        other end as they began, and it with the last of them.
+        """
+        old, self.registry = self.registry, registry
+        lanes = self._lanes
+        self._lanes = {
+            name: lanes[name]
+            if old.backends.get(name) is backend
+            else self._lane(name, registry.config.backends[name])
+            for name, backend in registry.backends.items()
+        }
+        for name, backend in old.backends.items():
+            if registry.backends.get(name) is not backend:
+                self._supervisor.start(partial(self._retire, lanes[name], backend))
+        self._health = {}
+        if self._warmed:
+            self._supervisor.start(self.warm)
+
     async def drain(self, grace_s: float) -> None:
         """Take no new turns, wait up to `grace_s` seconds for the running ones, stop the rest."""
         self._stopping = True
@@ -184,8 +198,9 @@ class Service:
 
     async def warm(self) -> None:
         """Start what backends can start before their first turn; failures are logged."""
+        self._warmed = True
         for name, backend in self.registry.backends.items():
-            if backend.installed and self._warm[name]:
+            if backend.installed and self.registry.config.backends[name].warm:
                 try:
                     await backend.warm()
                 except ClinvkError as exc:
@@ -227,6 +242,22 @@ class Service:
             )
             for name, lane in self._lanes.items()
         }
+
+    def _lane(self, name: str, config: BackendConfig) -> Lane:
+        return Lane(
+            Gate(config.max_concurrency, config.max_queue),
+            Kept(config.max_parked, config.max_idle),
+            partial(self._observe, name),
+            Fetcher(self._fetch),
+        )
+
+    async def _retire(self, lane: Lane, backend: Backend) -> None:
+        """Close a backend that takes no new turns once its last has ended."""
+        for pump in lane.kept.close():
+            pump.hand(None)
+        for ask in [each for each in self._asks if each.backend == backend.name]:
+            await ask.told.wait()
+        backend.close()
 
     def _observe(self, backend: str, ask: Ask) -> None:
         for observer in self.observers:
