@@ -41,6 +41,19 @@ class Health:
     fix: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """How many processes of a CLI run and wait for their first turn; its starts, and the failed.
+
+    `failures` are those since the last start that succeeded.
+    """
+
+    running: int = 0
+    spares: int = 0
+    starts: int = 0
+    failures: int = 0
+
+
 class Live(ABC, AsyncIterator[Event]):
     """The events of a conversation that can go on after its turn has finished.
 
@@ -104,6 +117,10 @@ class Backend(Protocol):
     @property
     def trouble(self) -> str | None:
         """Why it is not even tried to start the CLI now, None if it is; a cheap look."""
+
+    @property
+    def processes(self) -> Processes:
+        """How many processes there are now."""
 
     async def health(self) -> Health:
         """Look at version and login; starts no turn."""

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from clinvk.backends import claims, claude_command, claude_input
-from clinvk.backends.base import Health, State, find_program, require_program
+from clinvk.backends.base import Health, Processes, State, find_program, require_program
 from clinvk.backends.claude_command import VENDOR_ENV, Login, find_login
 from clinvk.backends.claude_errors import LOGIN_FIX
 from clinvk.backends.claude_live import ClaudeConversation
@@ -75,12 +75,18 @@ class ClaudeBackend:
             yield conversation
         finally:
             self._sessions.discard(session)
+            self._starter.refill()
             await conversation.leave()
 
     @property
     def trouble(self) -> str | None:
         """Why no process is started now; see `Backend.trouble`."""
         return self._starter.trouble
+
+    @property
+    def processes(self) -> Processes:
+        """How many processes there are now."""
+        return self._starter.processes(len(self._sessions))
 
     async def health(self) -> Health:
         """Look at version and login; starts no turn."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import anyio
 
 from clinvk.backends import claude_command
-from clinvk.backends.base import start_failure
+from clinvk.backends.base import Processes, start_failure
 from clinvk.backends.claude_command import Login
 from clinvk.backends.claude_input import Script
 from clinvk.backends.claude_session import ClaudeSession
@@ -73,6 +73,7 @@ class Starter:
         self._starts = anyio.Semaphore(STARTS_AT_ONCE)
         self._backoff = Backoff(BACKOFF_FIRST_S, BACKOFF_MAX_S, free=FREE_FAILURES)
         self._swept = False
+        self._started = 0
         limits = Limits(config.warm, config.warm_mb // SPARE_MB)
         self._spares: Spares[Kind, ClaudeSession] = Spares(
             self._boot, limits, afford=lambda: not memory.is_scarce()
@@ -81,6 +82,11 @@ class Starter:
 
     def __repr__(self) -> str:
         return repr(self._spares)
+
+    def processes(self, busy: int) -> Processes:
+        """Return how many processes there are when so many are not spares."""
+        spares = self._spares.waiting
+        return Processes(busy + spares, spares, self._started, self._backoff.failures)
 
     @property
     def trouble(self) -> str | None:
@@ -102,6 +108,10 @@ class Starter:
         """Have spares of a kind that has proved to be of use, now that its turn is under way."""
         if self._warm:
             self._spares.expect(kind)
+
+    def refill(self) -> None:
+        """Have the spare replaced that a turn has taken, whatever became of it."""
+        self._spares.refill()
 
     async def ready(self, kind: Kind, script: Script) -> ClaudeSession:
         """Return a process that is set up for a conversation; it is the caller's to close.
@@ -161,6 +171,7 @@ class Starter:
             work = folder / "work"
             work.mkdir()
             command = Command((*kind.program, *options), env, work)
+            self._started += 1
             child = await process.start(self._supervisor, command)
             remove = partial(scratch.remove, folder)
             self._supervisor.start(lambda: process.when_stopped(child, remove))

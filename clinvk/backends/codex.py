@@ -13,7 +13,14 @@ from typing import Any
 import anyio
 
 from clinvk.backends import claims, codex_home, structured
-from clinvk.backends.base import Health, State, find_program, require_program, start_failure
+from clinvk.backends.base import (
+    Health,
+    Processes,
+    State,
+    find_program,
+    require_program,
+    start_failure,
+)
 from clinvk.backends.codex_catalog import Catalog
 from clinvk.backends.codex_errors import LOGIN
 from clinvk.backends.codex_format import output_schema
@@ -152,6 +159,11 @@ class CodexBackend:
     def trouble(self) -> str | None:
         """Why no process is started now; see `Backend.trouble`."""
         return self._pool.trouble
+
+    @property
+    def processes(self) -> Processes:
+        """How many processes there are now."""
+        return Processes(self._pool.running, 0, self._pool.starts, self._pool.failures)
 
     async def health(self) -> Health:
         """Ask codex for its version and its login."""

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import anyio.lowlevel
 
 from clinvk.backends import claims
-from clinvk.backends.base import Health, State
+from clinvk.backends.base import Health, Processes, State
 from clinvk.config import EchoConfig
 from clinvk.events import Event, Finished, FinishReason, Started, TextDelta, Usage
 from clinvk.turn import Role, Turn, require_text_only
@@ -23,6 +23,7 @@ class EchoBackend:
     capabilities = claims.ECHO
     installed = True
     trouble = None
+    processes = Processes()
 
     def __init__(self, name: str, config: EchoConfig) -> None:
         self.name = name

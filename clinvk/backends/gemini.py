@@ -17,7 +17,14 @@ from pathlib import Path
 from clinvk import toolserver
 from clinvk.backends import claims, gemini_home, structured
 from clinvk.backends.acp import AcpAgent
-from clinvk.backends.base import Health, State, find_program, require_program, start_failure
+from clinvk.backends.base import (
+    Health,
+    Processes,
+    State,
+    find_program,
+    require_program,
+    start_failure,
+)
 from clinvk.backends.gemini_api import CONTEXT_TOKENS, LOGIN_FIX, estimate_tokens
 from clinvk.backends.gemini_home import EFFORTS, VENDOR_ENV, Home, Login, find_login
 from clinvk.backends.gemini_prompt import prompt
@@ -137,6 +144,11 @@ class GeminiBackend:
     def trouble(self) -> str | None:
         """Why no process is started now; see `Backend.trouble`."""
         return self._pool.trouble
+
+    @property
+    def processes(self) -> Processes:
+        """How many processes there are now."""
+        return Processes(self._pool.running, 0, self._pool.starts, self._pool.failures)
 
     async def health(self) -> Health:
         """Look at version and login; a login in a keyring is tried by opening a session."""

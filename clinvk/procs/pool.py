@@ -83,6 +83,21 @@ class ServerPool(Generic[S]):
         )
 
     @property
+    def running(self) -> int:
+        """How many servers run."""
+        return len(self._draining) + (self._current is not None)
+
+    @property
+    def starts(self) -> int:
+        """How many were started, ever."""
+        return self._starts
+
+    @property
+    def failures(self) -> int:
+        """How many starts failed since the last that did not."""
+        return self._backoff.failures
+
+    @property
     def trouble(self) -> str | None:
         """Why no server can be started now, None if one could be tried or runs."""
         current = self._current

@@ -111,8 +111,12 @@ class Spares(Generic[K, S]):
         self._closed = False
 
     def __repr__(self) -> str:
-        waiting = sum(len(line.waiting) for line in self._lines.values())
-        return f"<Spares {waiting}/{self._limits.most} waiting, {len(self._lines)} kinds>"
+        return f"<Spares {self.waiting}/{self._limits.most} waiting, {len(self._lines)} kinds>"
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return sum(len(line.waiting) for line in self._lines.values())
 
     async def take(self, key: K) -> S | None:
         """Take the oldest spare of a kind, or the one that is coming up; None if there is none.

@@ -110,6 +110,15 @@ class _Now(Collector):
             rows = [(name, getattr(load, field)) for name, load in loads.items()]
             kind = "conversations" if field == "idle" else "turns"
             yield _gauge(f"clinvk_{kind}_{field}", text, "backend", rows)
+        backends = self._service.registry.backends.items()
+        for field, text in (
+            ("running", "Processes of the CLI that run."),
+            ("spares", "Those of them that wait for their first turn."),
+            ("starts", "Processes that were started, ever."),
+            ("failures", "Starts that failed since the last that did not."),
+        ):
+            rows = [(name, getattr(backend.processes, field)) for name, backend in backends]
+            yield _gauge(f"clinvk_processes_{field}", text, "backend", rows)
 
 
 def _gauge(name: str, text: str, label: str, rows: Iterable[tuple[str, float]]) -> Metric:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import anyio
 
 from clinvk.backends import claims
-from clinvk.backends.base import Health, Live, State
+from clinvk.backends.base import Health, Live, Processes, State
 from clinvk.capabilities import Level
 from clinvk.config import Config, EchoConfig
 from clinvk.errors import ClinvkError
@@ -49,6 +49,7 @@ class ScriptBackend:
         self.closed = False
         self.looks = 0
         self.trouble: str | None = None
+        self.processes = Processes(running=2, spares=1, starts=5, failures=3)
         self.hold: anyio.Event | None = None
 
     def check(self, turn: Turn) -> tuple[str, ...]:

@@ -52,6 +52,7 @@ async def test_leases_share_one_server() -> None:
     pool = factory.pool()
     async with pool.lease() as first, pool.lease() as second:
         assert first is second
+        assert (pool.running, pool.starts, pool.failures) == (1, 1, 0)
         assert repr(pool) == (
             "<ServerPool up, 2 leased, 2 served, 0 draining, 1 starts, 0 failures>"
         )

@@ -7,6 +7,7 @@ import anyio
 import psutil
 import pytest
 
+from clinvk.backends.base import Processes
 from clinvk.backends.claude import ClaudeBackend
 from clinvk.events import Failed
 from clinvk.turn import OutputFormat, ToolSpec
@@ -48,6 +49,7 @@ async def test_a_spare_takes_the_turn_and_another_takes_its_place(world: World) 
             await anyio.sleep(0.01)
     successor = await warm(world, backend)
     assert successor.pid != waiting.pid
+    assert backend.processes == Processes(running=1, spares=1, starts=2)
     backend.close()
     with anyio.fail_after(HUNG_S):
         await world.all_gone()
@@ -100,6 +102,15 @@ async def test_models_in_use_have_spares_and_made_up_ones_have_none(world: World
     running = await spare(world, count=2)
     models = {arg for p in running for arg in p.cmdline() if arg.startswith("--model=")}
     assert models == {"--model=claude-sonnet-4-5"}
+
+
+async def test_a_spare_whose_turn_failed_is_replaced_too(world: World) -> None:
+    backend = world.backend()
+    await warm(world, backend)
+    world.fake.answer(Reply(status=400))
+    assert isinstance((await run(backend, turn("hi")))[-1], Failed)
+    await warm(world, backend)
+    assert backend.processes.starts == 2
 
 
 async def test_another_login_gets_no_spare_of_the_last(world: World) -> None:

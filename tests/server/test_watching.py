@@ -183,6 +183,10 @@ async def test_prometheus_is_told_everything(caplog: pytest.LogCaptureFixture) -
         'clinvk_turns_parked{backend="fake"} 1.0',
         'clinvk_conversations_idle{backend="fake"} 0.0',
         "clinvk_info{version=",
+        'clinvk_processes_running{backend="fake"} 2.0',
+        'clinvk_processes_spares{backend="fake"} 1.0',
+        'clinvk_processes_starts{backend="fake"} 5.0',
+        'clinvk_processes_failures{backend="fake"} 3.0',
     ):
         assert expected in text
 
