@@ -6,10 +6,11 @@ is told in no vendor's words, so that one test holds for every CLI.
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 from tests.fakes.api import Captured, Reply
 from tests.real.bridge import Bridge, bridge, clean_environment
 
-BACKENDS = ("claude", "codex")
+BACKENDS = ("claude", "codex", "gemini")
 HUNG_S = 60  # a guard against hanging tests, not a measure
 
 QUESTION = "What is it like in Rome now?"
@@ -27,6 +28,10 @@ CALLS = (("get_weather", {"city": "Rome"}), ("get_time", {"zone": "CET"}))
 RESULTS = ("sunny in Rome", "noon in CET")
 CALLING = Reply(thinking=("Which", " one?"), text=("Let me ", "see."), tool_calls=CALLS)
 ANSWERING = Reply(text=("Sunny", " at noon."))
+GEMINI_PREFIX = "mcp_x_"  # of the tools' names, for its model
+_UNTRUSTED = re.compile(r"\A<untrusted_context>\n|\n</untrusted_context>\Z")
+_CALLED = re.compile(rf"^called '(?:{GEMINI_PREFIX})?(\w+)' as '(\w+)' with (.*)$", re.MULTILINE)
+_RESULT = re.compile(r"^<<<k0 tool result '(\w+)'>>>\n(.*)\n<<<k0 end>>>", re.MULTILINE)
 
 
 def parameters(*names: str) -> dict[str, Any]:
@@ -102,6 +107,29 @@ def _of_responses(body: dict[str, Any]) -> Heard:
     return heard
 
 
+def _of_gemini(body: dict[str, Any]) -> Heard:
+    heard = Heard()
+    for group in body.get("tools", ()):
+        for made in group["functionDeclarations"]:
+            schema = dict(made["parametersJsonSchema"])
+            own = {"wait_for_previous"}  # the CLI's, on every tool
+            properties = schema.get("properties", {}).items()
+            schema["properties"] = {name: kind for name, kind in properties if name not in own}
+            heard.tools[made["name"].removeprefix(GEMINI_PREFIX)] = schema
+    for part in (part for content in body["contents"] for part in content["parts"]):
+        if (call := part.get("functionCall")) is not None:
+            heard.calls[call["id"]] = (call["name"].removeprefix(GEMINI_PREFIX), call["args"])
+        elif (result := part.get("functionResponse")) is not None:
+            wrapped = result["response"]["output"]
+            heard.results[result["id"]] = _UNTRUSTED.sub("", wrapped)
+        else:  # a conversation that is told anew is a transcript
+            text = part.get("text", "")
+            for name, ident, arguments in _CALLED.findall(text):
+                heard.calls[ident] = (name, json.loads(arguments))
+            heard.results |= dict(_RESULT.findall(text))
+    return heard
+
+
 def _text(content: str | list[dict[str, Any]]) -> str:
     return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
@@ -109,6 +137,7 @@ def _text(content: str | list[dict[str, Any]]) -> str:
 _HEARD: dict[str, Callable[[dict[str, Any]], Heard]] = {
     "claude": _of_anthropic,
     "codex": _of_responses,
+    "gemini": _of_gemini,
 }
 
 
@@ -123,10 +152,23 @@ def turns(served: Bridge) -> list[Heard]:
 
 
 def play(served: Bridge, *, calling: Reply = CALLING, answering: Reply = ANSWERING) -> None:
-    """Let the model call until it has results, and then answer; forget what was asked before."""
+    """Let the model call until it has results, and then answer."""
+    play_by(served, lambda asked: answering if asked.results else calling)
+
+
+def play_by(served: Bridge, answer: Callable[[Heard], Reply]) -> None:
+    """Let the model answer what it hears; forget what was asked before."""
     served.fake.requests.clear()
     served.courses.clear()
-    served.fake.script = lambda request: answering if heard(served, request).results else calling
+    served.fake.script = lambda request: said(served, answer(heard(served, request)))
+
+
+def said(served: Bridge, reply: Reply) -> Reply:
+    """Name the tools as the model of this CLI knows them."""
+    if served.name != "gemini":
+        return reply
+    calls = tuple((GEMINI_PREFIX + name, given) for name, given in reply.tool_calls)
+    return replace(reply, tool_calls=calls)
 
 
 def check_loop(served: Bridge, *more: str, course: str = "resumed") -> None:

@@ -9,8 +9,8 @@ import anyio
 import pytest
 import pytest_asyncio
 
-from tests.fakes.api import Captured, Reply
-from tests.real.agents import BACKENDS, HUNG_S, Heard, heard, of_json, serve, turns
+from tests.fakes.api import Reply
+from tests.real.agents import BACKENDS, HUNG_S, Heard, of_json, play_by, serve, turns
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
@@ -33,15 +33,15 @@ async def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     assert PYTHON.exists(), "instructor is missing: run `make test`, which installs it"
     async with serve(request.param, tmp_path_factory.mktemp("instructor")) as served:
 
-        def script(asked: Captured) -> Reply:
-            offered = heard(served, asked).tools.keys()
+        def answer(asked: Heard) -> Reply:
+            offered = asked.tools.keys()
             if "GetTime" in offered:
                 return Reply(text=(), tool_calls=CALLS)
             (place,) = offered & {"Place", "PartialPlace"} or {""}
             called = Reply(text=(), tool_calls=((place, ROME),))
             return called if place else of_json(served, ROME)
 
-        served.fake.script = script
+        play_by(served, answer)
         command = [PYTHON, HERE / "instructor_client.py", served.url, served.name]
         with anyio.fail_after(HUNG_S):
             done = await anyio.run_process(command, check=False)

@@ -10,7 +10,7 @@ import anyio
 import pytest
 import pytest_asyncio
 
-from tests.fakes.api import Captured, Reply
+from tests.fakes.api import Reply
 from tests.real.agents import (
     ANSWER,
     ANSWERING,
@@ -22,9 +22,9 @@ from tests.real.agents import (
     Heard,
     check_loop,
     check_turns,
-    heard,
     of_json,
     play,
+    play_by,
     serve,
     turns,
 )
@@ -71,14 +71,12 @@ class Seen:
 async def ai_sdk(served: Bridge) -> Seen:
     """Run the AI SDK once over every kind of model, for its program is slow to start."""
 
-    def script(request: Captured) -> Reply:
-        asked = heard(served, request)
+    def answer(asked: Heard) -> Reply:
         if "get_time" not in asked.tools:
             return of_json(served, {"sky": "blue"})
         return ANSWERING if asked.results else CALLING
 
-    play(served)
-    served.fake.script = script
+    play_by(served, answer)
     seen = Seen(await node(served, "agents_ai_sdk.mjs", QUESTION), {}, {})
     asked, courses = turns(served), list(served.courses)
     for kind in KINDS:

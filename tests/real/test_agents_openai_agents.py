@@ -16,17 +16,18 @@ from agents import (
 )
 from openai import AsyncOpenAI
 
-from tests.fakes.api import Captured, Reply
+from tests.fakes.api import Reply
 from tests.real.agents import (
     ANSWER,
     ANSWERING,
     BACKENDS,
     CALLING,
     QUESTION,
+    Heard,
     Tools,
     check_loop,
-    heard,
     play,
+    play_by,
     serve,
     turns,
 )
@@ -89,14 +90,12 @@ async def test_one_agent_hands_over_to_another(served: Bridge, model: Any) -> No
     guide = agent(model, tools)
     desk = Agent(name="Desk", instructions="Hand over.", model=model, handoffs=[guide])
 
-    def script(request: Captured) -> Reply:
-        results = heard(served, request).results
-        if not results:
+    def answer(asked: Heard) -> Reply:
+        if not asked.results:
             return Reply(text=(), tool_calls=(("transfer_to_guide", {}),))
-        return CALLING if len(results) == 1 else ANSWERING
+        return CALLING if len(asked.results) == 1 else ANSWERING
 
-    play(served)
-    served.fake.script = script
+    play_by(served, answer)
     result = await Runner.run(desk, QUESTION, run_config=UNTRACED)
     assert (result.final_output, result.last_agent) == (ANSWER, guide)
     tools.check()
