@@ -6,8 +6,19 @@ from aiohttp import web
 
 from clinvk import registry
 from clinvk.config import Config
+from clinvk.keys import Keyring
 from clinvk.procs.supervisor import Supervisor
-from clinvk.server import access, anthropic, docs, handlers, metrics, middleware, responses
+from clinvk.server import (
+    access,
+    anthropic,
+    auth,
+    docs,
+    handlers,
+    metrics,
+    middleware,
+    pages,
+    responses,
+)
 from clinvk.service import Service
 from clinvk.store import Store
 from clinvk.wire.openai_chat import OpenAIChat
@@ -24,6 +35,7 @@ def create_app(
     *,
     warm: bool = False,
     log_prompts: bool = False,
+    keyring: Keyring | None = None,
     build: Build = registry.build,
 ) -> web.Application:
     """Return the server of a configuration.
@@ -32,16 +44,19 @@ def create_app(
         config: what backends.yaml says.
         warm: start what backends can start before their first turn.
         log_prompts: put what is asked and answered in the log.
+        keyring: the keys of callers; those that `config` itself names by default.
         build: makes the backends; tests give their own.
     """
     app = web.Application(
         client_max_size=int(config.server.max_body_mb * 1024 * 1024),
-        middlewares=[access.log_requests, middleware.errors_as_bodies],
+        middlewares=[access.log_requests, middleware.errors_as_bodies, auth.guard],
     )
+    auth.add_guard(app, keyring or Keyring(config.server), pages.Pages(config.server))
     app.on_response_prepare.append(middleware.add_request_id)
     app[middleware.DIALECTS] = {}
     app[access.LOG_PROMPTS] = log_prompts
     app[handlers.KEEPALIVE_S] = config.server.keepalive_s
+    app[handlers.SEND_S] = config.server.send_s
     for prefix in (OPENAI_PREFIX, *OPENAI_ALIASES):
         _add_openai_routes(app, prefix)
     anthropic.add_routes(app)

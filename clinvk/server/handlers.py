@@ -1,11 +1,13 @@
 """One handler for every dialect, the models and the health; owns no process."""
 
+import contextlib
 import functools
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict
 from itertools import chain
+from typing import Any
 
 import anyio
 from aiohttp import web
@@ -14,8 +16,9 @@ from clinvk import __version__
 from clinvk.backends.base import State
 from clinvk.errors import ClinvkError, ModelNotFoundError
 from clinvk.events import Failed
-from clinvk.registry import Target
+from clinvk.registry import ModelRow, Target
 from clinvk.server.access import ASKS
+from clinvk.server.auth import caller_of
 from clinvk.server.middleware import request_id
 from clinvk.service import Service, Stream
 from clinvk.wire import sse
@@ -24,6 +27,7 @@ from clinvk.wire.openai_models import list_body, model_body
 
 SERVICE = web.AppKey("clinvk.service", Service)
 KEEPALIVE_S = web.AppKey("clinvk.keepalive_s", float)
+SEND_S = web.AppKey("clinvk.send_s", float)
 
 Finish = Callable[[], Awaitable[None]]
 
@@ -55,16 +59,19 @@ class Answer:
 
         aiohttp cancels this when the client goes away; closing the stream is all that is owed.
         """
-        stream = request.app[SERVICE].start(parsed.turn, *parsed.more)
-        request[ASKS] = stream.asks
-        try:
-            _log.debug("%s asks %s", request_id(request), parsed.turn.model)
-            finish = functools.partial(self.finish, request)
-            if parsed.stream:
-                return await _Streamed(request, parsed).run(stream, finish)
-            return await _whole(parsed, stream, finish)
-        finally:
-            stream.close()
+        service, caller = request.app[SERVICE], caller_of(request)
+        caller.require_model(parsed.turn.model, service.registry)
+        with caller.turns(sum(turn.choices for turn in (parsed.turn, *parsed.more))):
+            stream = service.start(parsed.turn, *parsed.more, caller=caller.name)
+            request[ASKS] = stream.asks
+            try:
+                _log.debug("%s asks %s", request_id(request), parsed.turn.model)
+                finish = functools.partial(self.finish, request)
+                if parsed.stream:
+                    return await _Streamed(request, parsed).run(stream, finish)
+                return await _whole(parsed, stream, finish)
+            finally:
+                stream.close()
 
     async def parse(self, request: web.Request) -> Parsed:
         """Check the request; a dialect with a memory adds what it refers to."""
@@ -132,7 +139,8 @@ class _Streamed:
             if finished:
                 await finish()
             await self._send(self._encoder.end(), stream)
-            await self._response.write_eof()
+            with self._taken_in_time():
+                await self._response.write_eof()
         except ConnectionError:
             _log.debug("%s: the client went away", request_id(self._request))
         return self._response
@@ -145,12 +153,26 @@ class _Streamed:
         if not self._response.prepared:
             self._response.headers.update(_headers(stream))
             await self._response.prepare(self._request)
-        await self._response.write(data)
+        with self._taken_in_time():
+            await self._response.write(data)
+
+    @contextlib.contextmanager
+    def _taken_in_time(self) -> Iterator[None]:
+        """Cut a client off that takes nothing, or it would hold its turn's place for as long."""
+        send_s = self._request.app[SEND_S]
+        try:
+            with anyio.fail_after(send_s):
+                yield
+        except TimeoutError:
+            _log.info("%s: the client took nothing for %g s", request_id(self._request), send_s)
+            if self._request.transport is not None:
+                self._request.transport.abort()
+            raise ConnectionAbortedError from None
 
 
 async def list_models(request: web.Request) -> web.Response:
     """Answer `GET /models`."""
-    rows = request.app[SERVICE].registry.rows()
+    rows = usable_rows(request)
     models = ((row.id, row.owned_by, row.capabilities.told()) for row in rows)
     return web.json_response(list_body(models))
 
@@ -162,21 +184,35 @@ async def get_model(request: web.Request) -> web.Response:
     return web.json_response(model_body(asked, target.backend.vendor, can.told()))
 
 
+def usable_rows(request: web.Request) -> list[ModelRow]:
+    """Return the models that the caller may ask for."""
+    registry, caller = request.app[SERVICE].registry, caller_of(request)
+    return [row for row in registry.rows() if caller.may_use(row.id, registry)]
+
+
 def find_model(request: web.Request) -> tuple[str, Target]:
     """Return the model id in the path, and who answers for it.
 
     Raises:
+        ModelNotAllowedError: if the caller's key is not for it.
         ModelNotFoundError: if nobody does, or its CLI is missing.
     """
     asked = request.match_info["id"]
-    target = request.app[SERVICE].registry.resolve(asked)
+    registry = request.app[SERVICE].registry
+    caller_of(request).require_model(asked, registry)
+    target = registry.resolve(asked)
     if not target.backend.installed:
         raise ModelNotFoundError(f"the CLI of {asked!r} is not installed", param="model")
     return asked, target
 
 
 async def health(request: web.Request) -> web.Response:
-    """Answer `GET /health`: alive, and what each backend is like; starts no turn."""
+    """Answer `GET /health`: alive, and what each backend is like; starts no turn.
+
+    Who needs a key and shows none hears no more than that it is alive.
+    """
+    if not caller_of(request).known:
+        return web.json_response({"status": "ok"})
     backends = await request.app[SERVICE].health()
     return web.json_response(
         {
@@ -192,8 +228,9 @@ async def ready(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     backends = await service.health()
     able = not service.stopping and any(h.state is State.READY for h in backends.values())
-    states = {name: found.state.value for name, found in backends.items()}
-    body = {"status": "ready" if able else "not_ready", "backends": states}
+    body: dict[str, Any] = {"status": "ready" if able else "not_ready"}
+    if caller_of(request).known:
+        body["backends"] = {name: found.state.value for name, found in backends.items()}
     return web.json_response(body, status=200 if able else 503)
 
 
