@@ -26,13 +26,14 @@ BUSY_STEP_S = 0.02
 DAY_S = 86_400
 
 # user_version of the file; a file of another version is not touched.
-VERSION = 1
+VERSION = 2
 TABLES = """
 CREATE TABLE responses (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
     kept_at REAL NOT NULL,
-    body TEXT NOT NULL
+    body TEXT NOT NULL,
+    owner TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE items (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -49,6 +50,8 @@ CREATE TABLE places (
 ) WITHOUT ROWID;
 CREATE INDEX places_by_item ON places (item);
 """
+# From a version to the next.
+STEPS = {1: "ALTER TABLE responses ADD COLUMN owner TEXT NOT NULL DEFAULT ''"}
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -79,45 +82,47 @@ class Store:
             return MEMORY
         return str(Path(path).expanduser() if path else default_file())
 
-    async def save(self, body: Json, items: Sequence[Json]) -> None:
-        """Keep a response and its input items, and drop what is too old or too much.
+    async def save(self, body: Json, items: Sequence[Json], *, owner: str = "") -> None:
+        """Keep a response of `owner` and its input items, and drop what is too old or too much.
 
         Raises:
             StoreError: if it cannot be kept.
         """
-        await self._run(lambda db: self._save(db, body, items))
+        await self._run(lambda db: self._save(db, body, items, owner))
 
-    async def get(self, response_id: str) -> Json | None:
-        """Return a response, or None.
+    async def get(self, response_id: str, *, owner: str = "") -> Json | None:
+        """Return a response of `owner`, or None.
 
         Raises:
             StoreError: if the store cannot be read.
         """
-        return await self._run(lambda db: self._get(db, response_id))
+        return await self._run(lambda db: self._get(db, response_id, owner))
 
-    async def delete(self, response_id: str) -> bool:
-        """Drop a response and the items that no other has; return whether there was one.
+    async def delete(self, response_id: str, *, owner: str = "") -> bool:
+        """Drop a response of `owner` and the items that no other has; return whether there was one.
 
         Raises:
             StoreError: if the store cannot be written.
         """
-        return await self._run(lambda db: self._delete(db, response_id))
+        return await self._run(lambda db: self._delete(db, response_id, owner))
 
-    async def items(self, response_id: str, *, output: bool = False) -> list[Json] | None:
-        """Return the input items of a response, and with `output` its output items after them.
-
-        Raises:
-            StoreError: if the store cannot be read.
-        """
-        return await self._run(lambda db: self._items(db, response_id, output=output))
-
-    async def find(self, item_ids: Sequence[str]) -> dict[str, Json]:
-        """Return those of the items that are kept, by id; of several with one id the newest.
+    async def items(
+        self, response_id: str, *, output: bool = False, owner: str = ""
+    ) -> list[Json] | None:
+        """Return the input items of a response of `owner`, then its output items with `output`.
 
         Raises:
             StoreError: if the store cannot be read.
         """
-        return await self._run(lambda db: self._find(db, item_ids)) if item_ids else {}
+        return await self._run(lambda db: self._items(db, response_id, owner, output=output))
+
+    async def find(self, item_ids: Sequence[str], *, owner: str = "") -> dict[str, Json]:
+        """Return those of the items that `owner` has, by id; of several with one id the newest.
+
+        Raises:
+            StoreError: if the store cannot be read.
+        """
+        return await self._run(lambda db: self._find(db, item_ids, owner)) if item_ids else {}
 
     async def close(self) -> None:
         """Close the file; what is in memory is gone."""
@@ -145,10 +150,10 @@ class Store:
                 self._connection.close()
                 self._connection = None
 
-    def _save(self, db: sqlite3.Connection, body: Json, items: Sequence[Json]) -> None:
+    def _save(self, db: sqlite3.Connection, body: Json, items: Sequence[Json], owner: str) -> None:
         number = db.execute(
-            "INSERT INTO responses (id, kept_at, body) VALUES (?, ?, ?)",
-            (body["id"], self._now(), json.dumps(body)),
+            "INSERT INTO responses (id, kept_at, body, owner) VALUES (?, ?, ?, ?)",
+            (body["id"], self._now(), json.dumps(body), owner),
         ).lastrowid
         for output, group in enumerate((items, body["output"])):
             for position, item in enumerate(group):
@@ -158,22 +163,24 @@ class Store:
                 )
         self._drop(db)
 
-    def _get(self, db: sqlite3.Connection, response_id: str) -> Json | None:
+    def _get(self, db: sqlite3.Connection, response_id: str, owner: str) -> Json | None:
         row = db.execute(
-            "SELECT body FROM responses WHERE id = ? AND kept_at >= ?",
-            (response_id, self._oldest()),
+            "SELECT body FROM responses WHERE id = ? AND owner = ? AND kept_at >= ?",
+            (response_id, owner, self._oldest()),
         ).fetchone()
         return None if row is None else _loads(row[0])
 
-    def _delete(self, db: sqlite3.Connection, response_id: str) -> bool:
-        found = db.execute("DELETE FROM responses WHERE id = ?", (response_id,)).rowcount > 0
+    def _delete(self, db: sqlite3.Connection, response_id: str, owner: str) -> bool:
+        found = db.execute(
+            "DELETE FROM responses WHERE id = ? AND owner = ?", (response_id, owner)
+        ).rowcount
         _drop_orphans(db)
-        return found
+        return found > 0
 
     def _items(
-        self, db: sqlite3.Connection, response_id: str, *, output: bool
+        self, db: sqlite3.Connection, response_id: str, owner: str, *, output: bool
     ) -> list[Json] | None:
-        if self._get(db, response_id) is None:
+        if self._get(db, response_id, owner) is None:
             return None
         rows = db.execute(
             "SELECT items.body FROM places"
@@ -185,16 +192,16 @@ class Store:
         )
         return [_loads(row[0]) for row in rows]
 
-    def _find(self, db: sqlite3.Connection, item_ids: Iterable[str]) -> dict[str, Json]:
+    def _find(self, db: sqlite3.Connection, item_ids: Iterable[str], owner: str) -> dict[str, Json]:
         found = {}
         for item_id in item_ids:
             row = db.execute(
                 "SELECT items.body FROM items"
                 " JOIN places ON places.item = items.number"
                 " JOIN responses ON responses.number = places.response"
-                " WHERE items.id = ? AND responses.kept_at >= ?"
+                " WHERE items.id = ? AND responses.owner = ? AND responses.kept_at >= ?"
                 " ORDER BY items.number DESC LIMIT 1",
-                (item_id, self._oldest()),
+                (item_id, owner, self._oldest()),
             ).fetchone()
             if row is not None:
                 found[item_id] = _loads(row[0])
@@ -263,11 +270,14 @@ def _prepare(db: sqlite3.Connection) -> None:
         db.execute("BEGIN IMMEDIATE")  # two servers may start at once
         with closing(db.execute("PRAGMA user_version")) as cursor:
             (version,) = cursor.fetchone()
-        if version not in (0, VERSION):
+        if version not in (0, VERSION, *STEPS):
             raise ValueError(f"it is of version {version}, and this clinvk knows {VERSION}")
         if version == 0:
             for statement in TABLES.split(";"):
                 db.execute(statement)
+        for step in range(version or VERSION, VERSION):
+            db.execute(STEPS[step])
+        if version != VERSION:
             db.execute(f"PRAGMA user_version = {VERSION}")
 
 

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from clinvk import tokens
 from clinvk.server import handlers, middleware
+from clinvk.server.auth import caller_of
 from clinvk.turn import FilePart, TextPart, Turn
 from clinvk.wire.anthropic_messages import AnthropicMessages, count_body, list_body, model_body
 
@@ -30,8 +31,7 @@ def add_routes(app: web.Application) -> None:
 
 async def list_models(request: web.Request) -> web.Response:
     """Answer `GET /models`: all of them, on one page."""
-    rows = request.app[handlers.SERVICE].registry.rows()
-    return web.json_response(list_body(row.id for row in rows))
+    return web.json_response(list_body(row.id for row in handlers.usable_rows(request)))
 
 
 async def get_model(request: web.Request) -> web.Response:
@@ -54,7 +54,9 @@ class _Count:
     async def handle(self, request: web.Request) -> web.Response:
         """Answer with an estimate, whichever model is asked for."""
         turn = self._dialect.parse_count(await request.read())
-        request.app[handlers.SERVICE].registry.resolve(turn.model)
+        registry = request.app[handlers.SERVICE].registry
+        caller_of(request).require_model(turn.model, registry)
+        registry.resolve(turn.model)
         await tokens.ready()
         counted = await anyio.to_thread.run_sync(estimate, turn)
         return web.json_response(count_body(counted), headers={"x-clinvk-usage": "estimated"})

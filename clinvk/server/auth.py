@@ -22,7 +22,7 @@ from clinvk.errors import (
 )
 from clinvk.keys import Key, Keyring
 from clinvk.registry import Registry
-from clinvk.server import pages
+from clinvk.server import access, pages
 from clinvk.server.middleware import Handler
 
 KEYRING = web.AppKey("clinvk.keyring", Keyring)
@@ -184,6 +184,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     request[CALLER] = caller = callers.caller(key, known=key is not None or not keyed)
     if not caller.known and not _is_open(request):
         raise AuthenticationError(_refusal(request))
+    request[access.CALLER] = caller.name
     if not _is_open(request):
         caller.count_request()
     pages.require_json(request)

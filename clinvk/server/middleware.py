@@ -5,9 +5,10 @@ import math
 import uuid
 from collections.abc import Awaitable, Callable
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from clinvk.errors import (
+    AuthenticationError,
     BadRequestError,
     ClinvkError,
     InternalError,
@@ -79,6 +80,8 @@ def error_response(
         response.headers["Retry-After"] = str(max(1, math.ceil(exc.retry_after_s)))
     # SDKs retry 409, 429 and 5xx twice: each time the whole CLI would run again in vain.
     response.headers["x-should-retry"] = "true" if exc.retryable else "false"
+    if isinstance(exc, AuthenticationError):
+        response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
     if allow is not None:
         response.headers["Allow"] = allow
     return response

@@ -1,7 +1,8 @@
 """The routes of the Responses API: the answer that is kept, and what can be asked of it later.
 
 Owns when the store is read and written. A store that fails costs an answer nothing: the fault
-is logged, and the response says `store: false`. Nothing is kept of a turn that failed.
+is logged, and the response says `store: false`. Nothing is kept of a turn that failed. What is
+kept is its caller's alone: to others it does not exist.
 """
 
 import logging
@@ -16,6 +17,7 @@ from clinvk.errors import (
     NotFoundError,
     UnsupportedError,
 )
+from clinvk.server.auth import caller_of
 from clinvk.server.handlers import Answer
 from clinvk.server.middleware import request_id
 from clinvk.store import Store, StoreError
@@ -53,11 +55,11 @@ class Responses(Answer):
     async def parse(self, request: web.Request) -> Parsed:
         """Check the request together with what it refers to."""
         asked = self._wire.read(await request.read())
-        store = request.app[STORE]
+        store, owner = request.app[STORE], caller_of(request).name
         earlier = None
         if asked.previous is not None:
-            earlier = await _readable(store.items(asked.previous, output=True))
-        referred = await _readable(store.find(asked.references))
+            earlier = await _readable(store.items(asked.previous, output=True, owner=owner))
+        referred = await _readable(store.find(asked.references, owner=owner))
         request[PARSED] = self._wire.understand(asked, earlier, referred)
         return request[PARSED]
 
@@ -67,7 +69,8 @@ class Responses(Answer):
         if not parsed.store:
             return
         try:
-            await request.app[STORE].save(parsed.encoder.result(), parsed.items)
+            body, owner = parsed.encoder.result(), caller_of(request).name
+            await request.app[STORE].save(body, parsed.items, owner=owner)
         except StoreError as exc:
             _log.warning("%s: the response is not kept: %s", request_id(request), exc)
             parsed.encoder.forget()
@@ -86,7 +89,8 @@ async def get_response(request: web.Request) -> web.Response:
 async def delete_response(request: web.Request) -> web.Response:
     """Answer `DELETE /responses/{id}`."""
     response_id = request.match_info["id"]
-    if not await _readable(request.app[STORE].delete(response_id)):
+    owner = caller_of(request).name
+    if not await _readable(request.app[STORE].delete(response_id, owner=owner)):
         raise _not_found(response_id)
     return web.json_response({"id": response_id, "object": "response", "deleted": True})
 
@@ -97,7 +101,8 @@ async def list_input_items(request: web.Request) -> web.Response:
     if order not in ("asc", "desc"):
         raise BadRequestError("'order' must be 'asc' or 'desc'", param="order")
     response_id = request.match_info["id"]
-    items = await _readable(request.app[STORE].items(response_id))
+    owner = caller_of(request).name
+    items = await _readable(request.app[STORE].items(response_id, owner=owner))
     if items is None:
         raise _not_found(response_id)
     if order == "desc":
@@ -129,7 +134,8 @@ async def cancel_response(request: web.Request) -> web.Response:
 
 async def _kept(request: web.Request) -> dict[str, Any]:
     response_id = request.match_info["id"]
-    body = await _readable(request.app[STORE].get(response_id))
+    owner = caller_of(request).name
+    body = await _readable(request.app[STORE].get(response_id, owner=owner))
     if body is None:
         raise _not_found(response_id)
     return body

@@ -250,15 +250,15 @@ class BackendHealth(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether a turn could be taken now, and the state of each backend."""
+    """Whether a turn could be taken now, and to who may call the state of each backend."""
 
     status: Literal["ready", "not_ready"]
-    backends: dict[str, str]
+    backends: dict[str, str] = {}
 
 
 class Health(BaseModel):
-    """The server is alive; what its backends are like."""
+    """The server is alive; to who may call, what its backends are like."""
 
     status: Literal["ok"]
-    version: str
-    backends: dict[str, BackendHealth]
+    version: str = ""
+    backends: dict[str, BackendHealth] = {}
