@@ -99,7 +99,7 @@ def test_libraries_stay_in_their_rooms(path: Path) -> None:
         assert rooms is None or room(path) in rooms, f"{path} imports {name}"
 
 
-def test_only_one_file_spawns() -> None:
+def test_only_two_files_spawn() -> None:
     spawning = {"open_process", "create_subprocess_exec", "create_subprocess_shell", "Popen"}
     spawning |= {"run_process", "system", "spawnv", "posix_spawn", "execv", "fork"}
     found = {
@@ -109,7 +109,7 @@ def test_only_one_file_spawns() -> None:
         if isinstance(node, ast.Attribute | ast.Name)
         and (node.attr if isinstance(node, ast.Attribute) else node.id) in spawning
     }
-    assert found == {"procs/process.py"}
+    assert found == {"procs/process.py", "procs/guard.py"}
 
 
 INSTALLED = {"node_modules", ".venv"}

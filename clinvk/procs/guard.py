@@ -5,7 +5,7 @@ process group in it; when the pipe ends, so has the server, and the guard stops 
 is still named. It works wherever there are pipes and process groups, on Linux and macOS alike;
 that most CLIs leave by themselves when their stdin ends is not relied on.
 
-Run as a program it is the guard; it then imports nothing but the standard library.
+Run as a program it is the guard; so it imports nothing but the standard library.
 """
 
 import contextlib
@@ -14,11 +14,53 @@ import signal
 import sys
 import time
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
 
 TERM_GRACE_S = 2.0
 LOOK_S = 0.02
 
 COMMAND = (sys.executable, "-I", "-S", str(Path(__file__).resolve()))
+
+
+class Guard:
+    """The server's end of the pipe to its guard, which is started with the first child."""
+
+    def __init__(self) -> None:
+        self._groups: set[int] = set()
+        self._program: Popen[bytes] | None = None
+
+    def watch(self, group: int) -> None:
+        """Have a process group stopped if this process is killed."""
+        self._groups.add(group)
+        self._tell(f"+{group}\n")
+
+    def forget(self, group: int) -> None:
+        """A group is gone; its number may soon be another's."""
+        self._groups.discard(group)
+        self._tell(f"-{group}\n")
+
+    def close(self) -> None:
+        """End the guard."""
+        if self._program is not None:
+            self._program.communicate()
+            self._program = None
+
+    def _tell(self, line: str) -> None:
+        if self._program is None or self._program.poll() is not None:
+            self.close()
+            self._program = Popen(  # noqa: S603 - this interpreter, with a file of ours
+                COMMAND,
+                stdin=PIPE,
+                stdout=DEVNULL,
+                stderr=DEVNULL,
+                env={},
+                start_new_session=True,
+            )
+            line = "".join(f"+{group}\n" for group in self._groups)
+        # It may be killed between the look and the word; the next word starts another.
+        with contextlib.suppress(BrokenPipeError):
+            if self._program.stdin is not None:
+                os.write(self._program.stdin.fileno(), line.encode())
 
 
 def guard(pipe: int) -> None:

@@ -13,12 +13,12 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, Popen
+from subprocess import PIPE
 
 import anyio
 import anyio.abc
 
-from clinvk.procs import guard
+from clinvk.procs.guard import Guard
 from clinvk.procs.lines import LineFramer, LineTooLongError
 from clinvk.procs.supervisor import Supervisor
 from clinvk.procs.tail import StderrTail
@@ -224,47 +224,6 @@ class Process:
         with anyio.move_on_after(DRAIN_S), contextlib.suppress(*ends):
             while stdout is not None:
                 await stdout.receive()
-
-
-class Guard:
-    """The server's end of the pipe to its guard, which is started with the first child."""
-
-    def __init__(self) -> None:
-        self._groups: set[int] = set()
-        self._program: Popen[bytes] | None = None
-
-    def watch(self, group: int) -> None:
-        """Have a process group stopped if this process is killed."""
-        self._groups.add(group)
-        self._tell(f"+{group}\n")
-
-    def forget(self, group: int) -> None:
-        """A group is gone; its number may soon be another's."""
-        self._groups.discard(group)
-        self._tell(f"-{group}\n")
-
-    def close(self) -> None:
-        """End the guard."""
-        if self._program is not None:
-            self._program.communicate()
-            self._program = None
-
-    def _tell(self, line: str) -> None:
-        if self._program is None or self._program.poll() is not None:
-            self.close()
-            self._program = Popen(  # noqa: S603 - this interpreter, with a file of ours
-                guard.COMMAND,
-                stdin=PIPE,
-                stdout=DEVNULL,
-                stderr=DEVNULL,
-                env={},
-                start_new_session=True,
-            )
-            line = "".join(f"+{group}\n" for group in self._groups)
-        # It may be killed between the look and the word; the next word starts another.
-        with contextlib.suppress(BrokenPipeError):
-            if self._program.stdin is not None:
-                os.write(self._program.stdin.fileno(), line.encode())
 
 
 async def when_stopped(process: Process, act: Callable[[], None]) -> None:

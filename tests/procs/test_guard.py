@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from clinvk.procs import guard
-from clinvk.procs.process import Guard
+from clinvk.procs.guard import Guard
 from clinvk.procs.supervisor import Supervisor
 
 HUNG_S = 20  # a guard against hanging tests, not a measure
