@@ -20,7 +20,7 @@ from tests.fakes.api import Captured, Reply
 from tests.real.bridge import Bridge, bridge, clean_environment
 
 BACKENDS = ("claude", "codex", "gemini")
-HUNG_S = 60  # a guard against hanging tests, not a measure
+HUNG_S = 100  # a guard against hanging tests, not a measure
 
 QUESTION = "What is it like in Rome now?"
 ANSWER = "Sunny at noon."

@@ -255,6 +255,7 @@ def test_anthropic_messages(events: list[Event], last: Event, thinking: bool) ->
         described("/anthropic/v1/messages").validate(body)
 
 
+@SOME
 @given(ERRORS)
 def test_errors(error: ClinvkError) -> None:
     for dialect in (OpenAIChat(), OpenAICompletions(), OpenAIResponses()):
