@@ -52,7 +52,7 @@ $(REAL)/.installed: tests/real/package.json tests/real/package-lock.json
 	@touch $@
 
 # A client that cannot live with the newest openai, and the openai that it can live with.
-$(OLDER)/.installed: .venv/.dev tests/real/instructor_client.txt
+$(OLDER)/.installed: tests/real/instructor_client.txt | .venv/.dev
 	$(BIN)/python -m venv --clear --without-pip $(OLDER)
 	$(BIN)/python -m pip --python $(OLDER) install --quiet --disable-pip-version-check \
 		-r tests/real/instructor_client.txt
