@@ -20,6 +20,8 @@ KEYS_NAME = "keys.yaml"
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
+KEY_NAME = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
+
 _HOST = re.compile(r"(\*\.)?[A-Za-z0-9_][A-Za-z0-9._-]*|\[?[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]?")
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s?#@*]+")
 
@@ -56,7 +58,7 @@ class KeyConfig(_Strict):
     `models` are patterns of model ids, as they are asked for or as `backend/model`.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
+    name: Annotated[str, Field(pattern=f"^{KEY_NAME}$")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     created: str | None = None
     requests_per_minute: int | None = Field(default=None, ge=1, le=100_000)

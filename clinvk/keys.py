@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clinvk.config import (
+    KEY_NAME,
     ConfigError,
     KeyConfig,
     ServerConfig,
@@ -33,7 +34,7 @@ PREFIX = "sk-clinvk-"  # clients and scanners for leaked secrets know keys by `s
 KEY_BYTES = 32
 SHORT = 20  # characters; a shorter key may be guessed
 
-_NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._@-]{0,63})=(?!=*$)(.+)")
+_NAMED = re.compile(rf"({KEY_NAME})=(?!=*$)(.+)")
 _Signature = tuple[int, int, int, int]
 
 _log = logging.getLogger(__name__)

@@ -20,6 +20,7 @@ COMMANDS = {
     "run": ("clinvk.cli.run:run", "Ask one question, without a server."),
     "models": ("clinvk.cli.models:models", "List the models that can be asked for."),
     "doctor": ("clinvk.cli.doctor:doctor", "Check each backend and say how to mend it."),
+    "keys": ("clinvk.cli.keys:keys", "Make, list and revoke the keys of callers."),
     "config": ("clinvk.cli.config:config", "Show or create backends.yaml."),
 }
 

@@ -16,6 +16,12 @@ from clinvk.cli.common import config_option
     metavar="PORT",
     help="Port to listen on; 0 picks a free one.  [default: 8080]",
 )
+@click.option("--uds", metavar="PATH", help="Listen on a Unix socket that only you may use.")
+@click.option("--tls-cert", metavar="FILE", help="Speak TLS with this certificate (PEM).")
+@click.option("--tls-key", metavar="FILE", help="The certificate's private key (PEM).")
+@click.option(
+    "--insecure-no-auth", is_flag=True, help="Let others reach it without any key. Think twice."
+)
 @config_option
 @click.option("--no-warm", is_flag=True, help="Start no CLI before it is asked.")
 @click.option(
@@ -34,14 +40,13 @@ from clinvk.cli.common import config_option
 )
 @click.option("--log-prompts", is_flag=True, help="Log what is asked and answered, too.")
 def serve(
-    host: str | None,
-    port: int | None,
     config_file: Path | None,
     log_level: str,
     log_format: str,
     *,
     no_warm: bool,
     log_prompts: bool,
+    **server: str | int | bool | None,
 ) -> None:
     """Serve the CLIs as OpenAI models over HTTP, until Ctrl-C.
 
@@ -50,7 +55,5 @@ def serve(
     from clinvk.cli import serving  # noqa: PLC0415 - keeps --help fast
 
     logs = serving.Logs(log_level, log_format, prompts=log_prompts)
-    code = serving.serve_until_signal(
-        config_file, host=host, port=port, logs=logs, warm=not no_warm
-    )
+    code = serving.serve_until_signal(config_file, server, logs=logs, warm=not no_warm)
     sys.exit(code)

@@ -1,17 +1,19 @@
 """What `clinvk serve` does: the listening line on stdout, all else on stderr."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 import click
 
-from clinvk.cli.common import CommandError
+from clinvk.cli.common import CommandError, UsageError
 from clinvk.cli.local import set_up_logging
 from clinvk.cli.render import error_console, health_table, print_table
-from clinvk.cli.settings import read_config, with_server
+from clinvk.cli.settings import open_keyring, read_config, with_server
 from clinvk.server.app import create_app
-from clinvk.server.lifecycle import ListenError, serve
+from clinvk.server.lifecycle import serve
+from clinvk.server.listening import ExposedError, ListenError
 from clinvk.service import Service
 
 
@@ -25,9 +27,13 @@ class Logs:
 
 
 def serve_until_signal(
-    config_file: Path | None, *, host: str | None, port: int | None, logs: Logs, warm: bool
+    config_file: Path | None,
+    server: Mapping[str, str | int | bool | None],
+    *,
+    logs: Logs,
+    warm: bool,
 ) -> int:
-    """Serve and return the exit code.
+    """Serve and return the exit code; `server` is what the command line says of the server.
 
     Raises:
         CommandError: if the address cannot be listened on.
@@ -37,10 +43,15 @@ def serve_until_signal(
     if loaded.path is not None:
         # It names the programs that will be run, and may lie in the current folder.
         click.echo(f"read {loaded.path.absolute()}", err=True)
-    config = with_server(loaded.config, host=host, port=port)
-    app = create_app(config, warm=warm, log_prompts=logs.prompts)
+    config = with_server(loaded.config, server)
+    keyring = open_keyring(config)
+    if keyring.required:
+        click.echo(f"callers need a key: {', '.join(keyring.names) or 'none is valid'}", err=True)
+    app = create_app(config, warm=warm, log_prompts=logs.prompts, keyring=keyring)
     try:
         anyio.run(serve, app, config.server, _announce)
+    except ExposedError as exc:
+        raise UsageError(str(exc)) from exc
     except ListenError as exc:
         raise CommandError(str(exc)) from exc
     return 0

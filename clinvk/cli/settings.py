@@ -1,9 +1,12 @@
 """The configuration as the command line reads it."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from clinvk.cli.common import UsageError
 from clinvk.config import Config, ConfigError, Loaded, find, load
+from clinvk.keys import Keyring
 
 
 def read_config(config_file: Path | None, *, look_here: bool = False) -> Loaded:
@@ -14,7 +17,21 @@ def read_config(config_file: Path | None, *, look_here: bool = False) -> Loaded:
         raise UsageError(str(exc)) from exc
 
 
-def with_server(config: Config, *, host: str | None, port: int | None) -> Config:
+def open_keyring(config: Config) -> Keyring:
+    """Return the keys of a server, or end with a usage error that says what is wrong with them."""
+    try:
+        return Keyring(config.server, env=os.environ, users=True)
+    except ConfigError as exc:
+        raise UsageError(str(exc)) from exc
+
+
+def with_server(config: Config, said: Mapping[str, str | int | bool | None]) -> Config:
     """Return the configuration with what the command line says of the server."""
-    changes = {k: v for k, v in (("host", host), ("port", port)) if v is not None}
+    changes: dict[str, str | int | None] = {
+        k: v for k, v in said.items() if v is not None and v is not False
+    }
+    if "host" in changes or "port" in changes:
+        if "uds" in changes:
+            raise UsageError("--uds takes the place of --host and --port; leave them out")
+        changes["uds"] = None
     return config.model_copy(update={"server": config.server.model_copy(update=changes)})

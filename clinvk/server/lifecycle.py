@@ -10,15 +10,12 @@ import anyio
 from aiohttp import web
 
 from clinvk.config import ServerConfig
-from clinvk.server import handlers
+from clinvk.server import auth, handlers
 from clinvk.server.app import OPENAI_PREFIX
+from clinvk.server.listening import listening
 from clinvk.service import Service
 
 CLOSE_TIMEOUT_S = 5.0  # for handlers to send their last frames after their turns were stopped
-
-
-class ListenError(Exception):
-    """The address cannot be listened on; the text says what to do."""
 
 
 async def serve(
@@ -31,32 +28,29 @@ async def serve(
     After a signal running turns may finish for `grace_s`; a second signal ends them at once.
 
     Raises:
-        ListenError: if the address cannot be listened on.
+        ListenError: if the address cannot be listened on, or must not be without keys.
     """
-    runner = web.AppRunner(
-        app, handler_cancellation=True, access_log=None, shutdown_timeout=CLOSE_TIMEOUT_S
-    )
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, server.host, server.port)
+    with listening(server, keyed=app[auth.KEYRING].required) as listener:
+        runner = web.AppRunner(
+            app, handler_cancellation=True, access_log=None, shutdown_timeout=CLOSE_TIMEOUT_S
+        )
+        await runner.setup()
         try:
-            await site.start()
-        except OSError as exc:
-            raise ListenError(
-                f"cannot listen on {server.host}:{server.port}: {exc.strerror or exc}; "
-                f"choose another with --host and --port (0 picks a free port)"
-            ) from exc
-        service = app[handlers.SERVICE]
-        with _signals() as signals:
-            host, port = runner.addresses[0][:2]
-            address = f"http://{_bracketed(host)}:{port}{OPENAI_PREFIX}"
-            announced = asyncio.create_task(ready(address, service))
-            await signals.get()
-            announced.cancel()
-            await site.stop()
-            await _drain(service, server.grace_s, signals)
-    finally:
-        await runner.cleanup()
+            sites = [web.SockSite(runner, s, ssl_context=listener.tls) for s in listener.sockets]
+            for site in sites:
+                await site.start()
+            service = app[handlers.SERVICE]
+            with _signals() as signals:
+                address = listener.address + ("" if listener.path else OPENAI_PREFIX)
+                announced = asyncio.create_task(ready(address, service))
+                await signals.get()
+                announced.cancel()
+                listener.withdraw()
+                for site in sites:
+                    await site.stop()
+                await _drain(service, server.grace_s, signals)
+        finally:
+            await runner.cleanup()
 
 
 async def _drain(service: Service, grace_s: float, signals: "asyncio.Queue[int]") -> None:
@@ -85,7 +79,3 @@ def _signals() -> Iterator["asyncio.Queue[int]"]:
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -109,7 +109,7 @@ def test_port_in_use_says_what_to_do(clinvk: Clinvk) -> None:
 
 
 def test_host_that_is_no_address_of_this_machine_says_so(clinvk: Clinvk) -> None:
-    ended = clinvk("serve", "--host", "192.0.2.1", "--port", "0")
+    ended = clinvk("serve", "--host", "192.0.2.1", "--port", "0", "--insecure-no-auth")
     assert (ended.code, ended.out) == (1, "")
     assert "clinvk: cannot listen on 192.0.2.1:0: " in ended.err
 
