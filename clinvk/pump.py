@@ -119,7 +119,7 @@ class Pump:
                 last, course = await self._outcome(ask)
             else:
                 last = Failed(self._queued_too_long())
-            ask.record.outcome = _name(last)
+            ask.record.outcome = "cancelled" if last is None else _name(last)
         finally:
             try:
                 if course is None:
@@ -139,13 +139,16 @@ class Pump:
             return True
         return False
 
-    async def _outcome(self, ask: Ask) -> tuple[Finished | Failed, Course | None]:
+    async def _outcome(self, ask: Ask) -> tuple[Finished | Failed | None, Course | None]:
+        """Run the turn; return its last event, None if its reader has left, and how it is kept."""
         telling = Telling(ask)
         try:
             with anyio.fail_after(self._target.config.timeout_s):
                 last = await self._turn_through(ask, telling)
         except TimeoutError:
             return Failed(self._too_long("the turn took longer than", "timeout_s")), None
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return None, None
         except Exception as exc:  # noqa: BLE001 - every failure is the reader's to hear
             return Failed(as_error(exc)), None
         return last, self._keep(ask, telling, last)

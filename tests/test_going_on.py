@@ -239,6 +239,23 @@ async def test_a_reader_that_leaves_before_the_end_leaves_nothing(supervisor: Su
     await gone(backend)
 
 
+async def test_a_reader_that_leaves_as_the_next_word_comes_is_no_bug(
+    supervisor: Supervisor, caplog: pytest.LogCaptureFixture
+) -> None:
+    hold = anyio.Event()
+    backend = LiveBackend((TextDelta("yes"), hold, TextDelta("no"), anyio.Event()))
+    stream = make(backend, supervisor).start(FIRST)
+    with anyio.fail_after(HUNG_S):
+        await anext(stream)
+        await anyio.wait_all_tasks_blocked()
+        hold.set()
+        stream.close()
+        await stream.asks[0].told.wait()
+    await gone(backend)
+    assert stream.asks[0].record.outcome == "cancelled"
+    assert not caplog.records
+
+
 async def test_who_has_not_heard_of_the_end_does_not_go_on(supervisor: Supervisor) -> None:
     many = (TextDelta("yes"),) * (BUFFERED_EVENTS - 1)
     backend = LiveBackend((*many, USAGE, STOP))

@@ -22,6 +22,7 @@ from clinvk.backends.claude_session import ClaudeSession
 from clinvk.backends.claude_start import Kind, Starter
 from clinvk.config import ClaudeConfig
 from clinvk.events import Event
+from clinvk.procs import scratch
 from clinvk.procs.capture import Captured, capture
 from clinvk.procs.environment import child_environment
 from clinvk.procs.process import Command, ProcessStartError
@@ -126,8 +127,13 @@ class ClaudeBackend:
         return Kind.of(self._program(), model, effort, self._login())
 
     async def _ask(self, *arguments: str) -> Captured:
-        command = Command((*self._program(), *arguments), self._login().env, Path("/"))
-        return await capture(self._supervisor, command, timeout_s=LOOK_TIMEOUT_S)
+        folder = scratch.make(self.kind)
+        try:
+            env = {**self._login().env, "CLAUDE_CODE_TMPDIR": str(folder)}
+            command = Command((*self._program(), *arguments), env, Path("/"))
+            return await capture(self._supervisor, command, timeout_s=LOOK_TIMEOUT_S)
+        finally:
+            scratch.remove(folder)
 
     def _login(self) -> Login:
         return find_login(self._config.env, self._config.retries)
