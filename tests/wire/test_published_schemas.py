@@ -116,7 +116,9 @@ def parsed(dialect: Dialect, body: dict[str, Any]) -> Parsed:
 
 @SOME
 @given(BODY, FINISHED | FAILED, st.integers(1, 3), OPTIONS)
-def test_chat(events: list[Event], last: Event, n: int, options: dict[str, Any] | None) -> None:
+def test_every_chat_is_of_the_schemas(
+    events: list[Event], last: Event, n: int, options: dict[str, Any] | None
+) -> None:
     asked = parsed(OpenAIChat(), {"messages": HI, "n": n, "stream_options": options})
     chunks = frames(asked.encoder, events, last, n)
     for chunk in check_openai_errors(chunks, last):
@@ -131,7 +133,7 @@ def test_chat(events: list[Event], last: Event, n: int, options: dict[str, Any] 
 
 @SOME
 @given(BODY, FINISHED | FAILED, st.integers(1, 2), st.booleans(), OPTIONS)
-def test_completions(
+def test_every_completion_is_of_the_schemas(
     events: list[Event], last: Event, n: int, echo: bool, options: dict[str, Any] | None
 ) -> None:
     asked = {"prompt": ["a", "b"], "n": n, "echo": echo, "stream_options": options}
@@ -206,7 +208,9 @@ REQUESTS = st.fixed_dictionaries({"input": FIELDS.pop("input")}, optional=FIELDS
 
 @SOME
 @given(REQUESTS, BODY, FINISHED | FAILED)
-def test_responses(request: dict[str, Any], events: list[Event], last: Event) -> None:
+def test_every_response_is_of_the_schemas(
+    request: dict[str, Any], events: list[Event], last: Event
+) -> None:
     asked = OpenAIResponses().parse(json.dumps({"model": "m", **request}).encode())
     told = frames(asked.encoder, events, last)
     check_stream(told)
@@ -220,7 +224,7 @@ def test_responses(request: dict[str, Any], events: list[Event], last: Event) ->
 
 @SOME
 @given(st.lists(st.sampled_from(ITEMS), min_size=1, max_size=4))
-def test_the_items_that_are_kept(items: list[dict[str, Any]]) -> None:
+def test_kept_items_are_of_the_schemas(items: list[dict[str, Any]]) -> None:
     asked = {"model": "m", "input": [*HI, *items]}
     kept = as_sent(OpenAIResponses().parse(json.dumps(asked).encode()).items)
     page = {
@@ -236,7 +240,9 @@ def test_the_items_that_are_kept(items: list[dict[str, Any]]) -> None:
 
 @SOME
 @given(BODY, FINISHED | FAILED, st.booleans())
-def test_anthropic_messages(events: list[Event], last: Event, thinking: bool) -> None:
+def test_every_message_of_anthropics_is_of_the_schemas(
+    events: list[Event], last: Event, thinking: bool
+) -> None:
     shown = {"type": "adaptive" if thinking else "disabled"}
     asked = {"messages": HI, "max_tokens": 9, "thinking": shown}
     made = parsed(AnthropicMessages(), asked)
@@ -257,7 +263,7 @@ def test_anthropic_messages(events: list[Event], last: Event, thinking: bool) ->
 
 @SOME
 @given(ERRORS)
-def test_errors(error: ClinvkError) -> None:
+def test_every_error_is_of_the_schemas(error: ClinvkError) -> None:
     for dialect in (OpenAIChat(), OpenAICompletions(), OpenAIResponses()):
         status, body = dialect.error(error)
         assert 400 <= status < 600
@@ -271,7 +277,7 @@ def test_errors(error: ClinvkError) -> None:
     check("anthropic", "ErrorResponse", as_sent(body))
 
 
-def test_models() -> None:
+def test_models_are_of_the_schemas() -> None:
     page = openai_models.list_body([("a", "v", {"tools": "native"}), ("a/b", "v", {})])
     check("openai", "ListModelsResponse", page)
     check("openai", "Model", openai_models.model_body("a", "v", {}))
