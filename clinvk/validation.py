@@ -7,7 +7,7 @@ schema.
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonschema import Draft4Validator, Draft7Validator, Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
@@ -16,6 +16,9 @@ from jsonschema.validators import validator_for
 from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
+
+if TYPE_CHECKING:
+    from referencing._core import Resolver
 
 _SHOWN = 200
 
@@ -31,10 +34,11 @@ def schema_fault(schema: dict[str, Any]) -> str | None:
             return _said(error)
         resource = Resource.from_contents(schema, default_specification=DRAFT202012)
         resolver = Registry[Any]().with_resource("", resource).resolver()
-        for reference in _references(schema):
-            resolver.lookup(reference)
     except Unresolvable as exc:
         return f"it refers to {exc.ref!r}, which is not in it"
+    for reference in _references(schema):
+        if not _is_found(resolver, reference):
+            return f"it refers to {reference!r}, which is not in it"
     return None
 
 
@@ -88,6 +92,15 @@ def _references(node: object) -> Iterator[str]:
     elif isinstance(node, list):
         for value in node:
             yield from _references(value)
+
+
+def _is_found(resolver: "Resolver[Any]", reference: str) -> bool:
+    """Whether a reference leads to a schema; what it goes through need be none."""
+    try:
+        found = resolver.lookup(reference)
+    except (Unresolvable, LookupError, TypeError, ValueError, AttributeError):
+        return False
+    return isinstance(found.contents, dict | bool)
 
 
 def _said(error: ValidationError) -> str:

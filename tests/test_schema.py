@@ -45,7 +45,10 @@ def test_a_schema_is_taken(schema: dict[str, Any]) -> None:
     [
         ({"type": "bogus"}, "'bogus' is not valid"),
         ({"type": "object", "properties": 5}, "at $.properties"),
-        ({"$ref": "#/$defs/A"}, "'/$defs/A', which is not in it"),
+        ({"$ref": "#/$defs/A"}, "'#/$defs/A', which is not in it"),
+        ({"$ref": "#/enum/a", "enum": ["b"]}, "'#/enum/a', which is not in it"),
+        ({"$ref": "#/enum/0/a", "enum": [None]}, "'#/enum/0/a', which is not in it"),
+        ({"$ref": "#/enum/0", "enum": ["b"]}, "'#/enum/0', which is not in it"),
         ({"$ref": "http://127.0.0.1:1/schema.json"}, "which is not in it"),
         ({"$schema": 7}, "$schema"),
         (DEEP, "too deep"),

@@ -1,6 +1,7 @@
 """JSON bodies in, checked models out; every fault becomes a 400 that names its field."""
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from typing import Any, NoReturn, TypeVar
@@ -12,6 +13,7 @@ from clinvk.errors import BadRequestError, MissingFieldError
 M = TypeVar("M", bound=BaseModel)
 
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+_SHOWN = 40
 
 
 def load(body: bytes) -> dict[str, Any]:
@@ -21,10 +23,16 @@ def load(body: bytes) -> dict[str, Any]:
         BadRequestError: if it is not.
     """
     try:
-        data = json.loads(body, parse_constant=_refuse_constant)
+        # Not left to `json`, which would take other encodings, and halves of surrogate pairs.
+        text = body.decode("utf-8-sig")
+        data = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
         halved = _halved(data) if _SURROGATE_ESCAPE.search(body) else None
     except RecursionError:
         raise BadRequestError("the body is nested too deeply") from None
+    except UnicodeDecodeError as exc:
+        raise BadRequestError(
+            f"the body is not JSON in UTF-8: {exc.reason} at {exc.start}"
+        ) from None
     except ValueError as exc:
         raise BadRequestError(f"the body is not JSON: {exc}") from None
     if not isinstance(data, dict):
@@ -65,6 +73,12 @@ def dotted(path: tuple[str | int, ...]) -> str:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(number: str) -> float:
+    if math.isinf(value := float(number)):
+        raise ValueError(f"{number[:_SHOWN]} is over the largest number there is")
+    return value
 
 
 def _halved(value: object, path: tuple[str | int, ...] = ()) -> str | None:

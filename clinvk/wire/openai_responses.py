@@ -175,7 +175,7 @@ def _tools(request: ResponsesRequest) -> dict[int, ToolSpec]:
     }
     if not isinstance(request.tool_choice, AllowedToolsIn):
         return tools
-    allowed = {tool.get("name") for tool in request.tool_choice.tools}
+    allowed = [tool.get("name") for tool in request.tool_choice.tools]
     return {at: tool for at, tool in tools.items() if tool.name in allowed}
 
 

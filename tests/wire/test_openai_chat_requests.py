@@ -265,6 +265,9 @@ def test_a_missing_field_has_a_code_of_its_own() -> None:
         (b"[" * 200_000, "nested too deeply"),
         (b'{"a":' * 200_000, "nested too deeply"),
         (b"1" * 10_000, "not JSON"),
+        (b'{"temperature": 1e999}', "over the largest number"),
+        (b'{"metadata": {"a": "\xed\xa0\x80"}}', "not JSON in UTF-8"),
+        ('{"model": "m"}'.encode("utf-16"), "not JSON in UTF-8"),
     ],
 )
 def test_a_body_that_is_no_request_says_so(body: bytes, word: str) -> None:

@@ -326,3 +326,9 @@ FIELDS = ["model", "input", "tools", "tool_choice", "text", "reasoning", "metada
 def test_nothing_but_a_turn_or_a_400_comes_out(body: dict[str, Any]) -> None:
     with contextlib.suppress(BadRequestError):
         WIRE.parse(json.dumps(body).encode())
+
+
+def test_an_allowed_tool_whose_name_is_none_allows_nothing() -> None:
+    choice = {"type": "allowed_tools", "mode": "auto", "tools": [{"name": ["f"]}, {}]}
+    tools = [{"type": "function", "name": "f", "parameters": {}}]
+    assert turn(tools=tools, tool_choice=choice).tools == ()
