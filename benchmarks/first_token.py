@@ -9,10 +9,11 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 
 from benchmarks import cold, processes, real
-from benchmarks.bare import BARE, Bare
+from benchmarks.bare import BARE, LATE, Bare
 from benchmarks.client import Client
 from benchmarks.fake_codex import expected
 from benchmarks.processes import BenchmarkError
@@ -25,7 +26,9 @@ from benchmarks.told import Told
 
 MOST_OF_BARE = 1.15
 LEAST_OF_COLD = {"claude": 7, "codex": 2.5, "gemini": 25}
+WAYS = ("clinvk", "bare", "late", "cold")
 CASES = {"new": "new conversation", "second": "second turn", "idle": "new, after idle"}
+_TITLES = {"late": "bare set up late"}
 _MS = 1000.0
 
 
@@ -55,12 +58,12 @@ def measure(size: Size, progress: Progress, *, quick: bool) -> Part:
             where = stack.enter_context(processes.place())
             upstream = stack.enter_context(processes.module(where, "upstream", name))
             with real.noted(where, name, upstream.url) as start:
-                warm, once = (start.moved(where.folder / copy) for copy in ("bare", "cold"))
+                copies = {way: start.moved(where.folder / way) for way in WAYS if way != "clinvk"}
             backends = {name: real.backend(name, upstream.url)}
             server = stack.enter_context(processes.serve(where, backends))
             real.ask_once(server, name)
             with progress.task(f"first token, {name}", size.rounds + size.idle_rounds) as step:
-                rows = asyncio.run(_Race(name, server.url, warm, once, size).run(step))
+                rows = asyncio.run(_Race(name, server.url, copies, size).run(step))
         figures += told(name, rows)
     settings = {"rounds": size.rounds, "idle for": f"{size.idle_s} s", "deltas": size.deltas}
     return Part("first-token", tuple(figures), settings, quick=quick)
@@ -69,11 +72,12 @@ def measure(size: Size, progress: Progress, *, quick: bool) -> Part:
 class _Race:
     """One CLI, asked in three ways."""
 
-    def __init__(self, name: str, url: str, warm: Start, once: Start, size: Size) -> None:
+    def __init__(self, name: str, url: str, starts: dict[str, Start], size: Size) -> None:
         self._name = name
         self._client = Client(url, name)
-        self._bare: Bare = BARE[name](warm)
-        self._once = once
+        self._bare: Bare = BARE[name](starts["bare"])
+        self._late: Bare | None = LATE[name](starts["late"]) if name in LATE else None
+        self._once = starts["cold"]
         self._size = size
         self._tokens = count()
         self._rows: Rows = defaultdict(list)
@@ -90,7 +94,8 @@ class _Race:
                 step()
         finally:
             self._client.close()
-            await self._bare.stop()
+            for harness in self._harnesses():
+                await harness.stop()
         return self._rows
 
     async def _round(self, *, timed: bool) -> None:
@@ -100,6 +105,8 @@ class _Race:
         await self._take(rows, "new", "bare", first, lambda: self._bare.new(first))
         second = self._asked()
         await self._take(rows, "second", "bare", second, lambda: self._bare.again(second))
+        if self._late is not None:
+            await self._take(rows, "new", "late", first, partial(self._late.new, first))
         await self._take(rows, "new", "cold", first, lambda: self._cold(first))
         # One shot takes no roles: the conversation so far is a text to it, as in most bridges.
         so_far = f"user: {first}\nassistant: {expected(first)}\nuser: {second}"
@@ -129,7 +136,8 @@ class _Race:
     ) -> Told:
         """Ask once all is quiet; an answer that is not right is none."""
         if case == "new":
-            await self._bare.prepare()
+            for harness in self._harnesses():
+                await harness.prepare()
         if case != "idle":
             await quiet()
         told = await ask()
@@ -137,6 +145,9 @@ class _Race:
             raise BenchmarkError(f"{self._name} {way}: {told.text!r} is no answer to {asked!r}")
         rows[case, way].append(told)
         return told
+
+    def _harnesses(self) -> list[Bare]:
+        return [self._bare, *([] if self._late is None else [self._late])]
 
     async def _cold(self, asked: str) -> Told:
         return await cold.ask(self._name, self._once, asked)
@@ -150,7 +161,7 @@ def told(name: str, rows: Rows) -> Iterator[Figure]:
     for case, title in CASES.items():
         first = {
             way: [each.first_s * _MS for each in rows[case, way]]
-            for way in ("clinvk", "bare", "cold")
+            for way in WAYS
             if rows.get((case, way))
         }
         whole = {way: [each.whole_s * _MS for each in rows[case, way]] for way in first}
@@ -161,7 +172,7 @@ def told(name: str, rows: Rows) -> Iterator[Figure]:
         note = "x-clinvk-turn: " + ", ".join(sorted(courses))
         for way, values in first.items():
             yield figure(
-                f"{at}: first token, {way}",
+                f"{at}: first token, {_TITLES.get(way, way)}",
                 spread(values),
                 "ms",
                 note="" if way != "clinvk" else note,
@@ -173,6 +184,12 @@ def told(name: str, rows: Rows) -> Iterator[Figure]:
             f"<= {MOST_OF_BARE}",
         )
         yield figure(f"{at}: whole turn, clinvk / bare", ratio(whole["clinvk"], whole["bare"]), "")
+        if "late" in first:
+            yield figure(
+                f"{at}: first token, clinvk / bare set up late",
+                ratio(first["clinvk"], first["late"]),
+                "",
+            )
         if "cold" in first:
             target = f">= {LEAST_OF_COLD[name]}" if case == "new" else None
             yield figure(
