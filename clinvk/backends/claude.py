@@ -129,7 +129,7 @@ class ClaudeBackend:
     async def _ask(self, *arguments: str) -> Captured:
         folder = scratch.make(self.kind)
         try:
-            env = {**self._login().env, "CLAUDE_CODE_TMPDIR": str(folder)}
+            env = {**self._login().env, "CLAUDE_CODE_TMPDIR": str(folder), "TMPDIR": str(folder)}
             command = Command((*self._program(), *arguments), env, Path("/"))
             return await capture(self._supervisor, command, timeout_s=LOOK_TIMEOUT_S)
         finally:

@@ -167,7 +167,7 @@ class Starter:
         folder = scratch.make(_SCRATCH)
         try:
             options = claude_command.arguments(kind.model, kind.effort, _settings(folder, kind))
-            env = {**dict(kind.env), "CLAUDE_CODE_TMPDIR": str(folder)}
+            env = {**dict(kind.env), "CLAUDE_CODE_TMPDIR": str(folder), "TMPDIR": str(folder)}
             work = folder / "work"
             work.mkdir()
             command = Command((*kind.program, *options), env, work)
