@@ -16,7 +16,8 @@ MAY_IMPORT = {
     "events": {"errors"},
     "media": {"errors", "turn"},
     "schema": CORE | {"validation"},
-    "validation": set(),
+    "patterns": set(),
+    "validation": {"patterns"},
     "transcript": CORE,
     "tokens": CORE,
     "capabilities": {"errors", "media", "turn"},
@@ -61,7 +62,7 @@ THIRD_PARTY = {
     "jsonschema": {"validation"},
     "referencing": {"validation"},
     "yaml": {"config", "yamlfile", "cli"},
-    "platformdirs": {"config", "backends", "store"},
+    "platformdirs": {"config", "backends", "cli", "store"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -17,6 +17,7 @@ EXIT_INTERRUPTED = 130
 # name -> (module and attribute, the line in `clinvk --help`)
 COMMANDS = {
     "serve": ("clinvk.cli.serve:serve", "Serve the CLIs as OpenAI models over HTTP."),
+    "reload": ("clinvk.cli.reload:reload", "Have running servers read backends.yaml again."),
     "run": ("clinvk.cli.run:run", "Ask one question, without a server."),
     "models": ("clinvk.cli.models:models", "List the models that can be asked for."),
     "doctor": ("clinvk.cli.doctor:doctor", "Check each backend and say how to mend it."),

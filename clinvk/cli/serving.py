@@ -1,7 +1,10 @@
 """What `clinvk serve` does: the listening line on stdout, all else on stderr."""
 
+import logging
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -10,11 +13,15 @@ import click
 from clinvk.cli.common import CommandError, UsageError
 from clinvk.cli.local import set_up_logging
 from clinvk.cli.render import error_console, health_table, print_table
+from clinvk.cli.running import announced
 from clinvk.cli.settings import open_keyring, read_config, with_server
+from clinvk.config import Config, ConfigError, find, load
 from clinvk.server.app import create_app
 from clinvk.server.lifecycle import serve
 from clinvk.server.listening import ExposedError, ListenError
 from clinvk.service import Service
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +55,14 @@ def serve_until_signal(
     if keyring.required:
         click.echo(f"callers need a key: {', '.join(keyring.names) or 'none is valid'}", err=True)
     app = create_app(config, warm=warm, log_prompts=logs.prompts, keyring=keyring)
+
+    def reload() -> Config | None:
+        return _read_again(loaded.path or find(config_file, look_here=True), server, config)
+
     try:
-        anyio.run(serve, app, config.server, _announce)
+        with ExitStack() as running:
+            announce = partial(_announce, running)
+            anyio.run(serve, app, config.server, announce, reload)
     except ExposedError as exc:
         raise UsageError(str(exc)) from exc
     except ListenError as exc:
@@ -57,6 +70,28 @@ def serve_until_signal(
     return 0
 
 
-async def _announce(address: str, service: Service) -> None:
+def _read_again(
+    path: Path | None, server: Mapping[str, str | int | bool | None], old: Config
+) -> Config | None:
+    """Return the configuration as it is now; None, and the log says why, if it is wrong."""
+    try:
+        new = with_server(load(path).config, server)
+    except (ConfigError, UsageError) as exc:
+        _log.error("the new settings are not used, the old ones stay: %s", exc)
+        return None
+    later = sorted(
+        name
+        for name in type(old.server).model_fields
+        if getattr(old.server, name) != getattr(new.server, name)
+    )
+    if later:
+        names = ", ".join(f"server.{name}" for name in later)
+        _log.warning("%s will be used from the next start on", names)
+    _log.info("new settings are used for new turns: backends %s", ", ".join(new.backends))
+    return new
+
+
+async def _announce(running: ExitStack, address: str, service: Service) -> None:
+    running.enter_context(announced(address))
     click.echo(f"clinvk is listening on {address}")
     print_table(error_console(), health_table(service.registry, await service.health()))

@@ -24,7 +24,24 @@ from clinvk.store import Store
 from clinvk.wire.openai_chat import OpenAIChat
 from clinvk.wire.openai_completions import OpenAICompletions
 
-Build = Callable[[Config, Supervisor], registry.Registry]
+Build = Callable[[Config, Supervisor, registry.Registry | None], registry.Registry]
+
+
+class Settings:
+    """What a running server can be given anew: backends, models and aliases."""
+
+    def __init__(self, build: Build, service: Service, supervisor: Supervisor) -> None:
+        self._build = build
+        self._service = service
+        self._supervisor = supervisor
+
+    def apply(self, config: Config) -> None:
+        """Use a new configuration for new turns; running ones end as they began."""
+        old = self._service.registry
+        self._service.apply(self._build(config, self._supervisor, old))
+
+
+SETTINGS = web.AppKey("clinvk.settings", Settings)
 
 OPENAI_PREFIX = "/openai/v1"
 OPENAI_ALIASES = ("/v1", "/v1-openai")
@@ -67,8 +84,9 @@ def create_app(
 
     async def service_life(app: web.Application) -> AsyncIterator[None]:
         async with Supervisor() as supervisor:
-            service = Service(config, build(config, supervisor), supervisor)
+            service = Service(config, build(config, supervisor, None), supervisor)
             app[handlers.SERVICE] = service
+            app[SETTINGS] = Settings(build, service, supervisor)
             app[metrics.METRICS] = metrics.Metrics(service)
             store = app[responses.STORE] = Store(config.server.store)
             if warm:

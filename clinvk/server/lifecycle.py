@@ -4,14 +4,15 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import anyio
 from aiohttp import web
 
-from clinvk.config import ServerConfig
+from clinvk.config import Config, ServerConfig
 from clinvk.server import auth, handlers
-from clinvk.server.app import OPENAI_PREFIX
+from clinvk.server.app import OPENAI_PREFIX, SETTINGS
 from clinvk.server.listening import listening
 from clinvk.service import Service
 
@@ -22,10 +23,12 @@ async def serve(
     app: web.Application,
     server: ServerConfig,
     ready: Callable[[str, Service], Coroutine[Any, Any, None]],
+    reload: Callable[[], Config | None] = lambda: None,
 ) -> None:
-    """Listen, call `ready` with the API's address, and serve until SIGINT, SIGTERM or SIGHUP.
+    """Listen, call `ready` with the API's address, and serve until SIGINT or SIGTERM.
 
     After a signal running turns may finish for `grace_s`; a second signal ends them at once.
+    SIGHUP applies what `reload` returns, if anything; from a terminal that is gone it ends all.
 
     Raises:
         ListenError: if the address cannot be listened on, or must not be without keys.
@@ -40,10 +43,14 @@ async def serve(
             for site in sites:
                 await site.start()
             service = app[handlers.SERVICE]
+            terminal = _has_terminal()
             with _signals() as signals:
                 address = listener.address + ("" if listener.path else OPENAI_PREFIX)
                 announced = asyncio.create_task(ready(address, service))
-                await signals.get()
+                while await signals.get() == signal.SIGHUP and not _hung_up(terminal):
+                    config = reload()
+                    if config is not None:
+                        app[SETTINGS].apply(config)
                 announced.cancel()
                 listener.withdraw()
                 for site in sites:
@@ -63,6 +70,17 @@ async def _drain(service: Service, grace_s: float, signals: "asyncio.Queue[int]"
         group.start_soon(second_signal)
         await service.drain(grace_s)
         group.cancel_scope.cancel()
+
+
+def _has_terminal() -> bool:
+    with contextlib.suppress(OSError), Path("/dev/tty").open():
+        return True
+    return False
+
+
+def _hung_up(terminal: bool) -> bool:
+    """Whether a SIGHUP says that the terminal is gone, which there was at the start."""
+    return terminal and not _has_terminal()
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ def asked(address: str, text: str) -> Iterator[http.client.HTTPResponse]:
             yield response
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_it_with_exit_code_0(clinvk: Clinvk, number: signal.Signals) -> None:
     process, _ = served(clinvk)
     read_until(process.stderr, "echo")  # the table of what is ready

@@ -150,6 +150,6 @@ def script_config(**limits: float) -> Config:
     )
 
 
-def builder(backend: ScriptBackend) -> Callable[[Config, Supervisor], Registry]:
+def builder(backend: ScriptBackend) -> Callable[[Config, Supervisor, Registry | None], Registry]:
     """What `create_app` calls to make its backends."""
-    return lambda config, _: Registry(config, {backend.name: backend})
+    return lambda config, *_: Registry(config, {backend.name: backend})
