@@ -6,7 +6,6 @@ Owns arguments, files and the machine's description; each part measures by itsel
 import os
 import platform
 import sys
-from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,16 +23,13 @@ RESULTS = HERE / "results.json"
 PAGE = HERE / "README.md"
 
 PARTS: dict[str, Any] = {
-    "first-token": first_token,
     "chat": chat,
+    "first-token": first_token,
     "memory": memory,
     "overhead": overhead,
     "startup": startup,
 }
-PROFILES: dict[str, Callable[[Progress], str]] = {
-    "overhead": overhead.profile,
-    "startup": lambda _: startup.profile(),
-}
+PROFILES = ("overhead", "startup")
 
 
 @click.command()
@@ -74,12 +70,15 @@ def main(
     try:
         with Progress() as progress:
             if profile:
-                told = [PROFILES[name](progress) for name in chosen if name in PROFILES]
-                click.echo("\n\n".join(told))
+                for name in (each for each in chosen if each in PROFILES):
+                    size = _size(name, sizes, clis, quick=quick)
+                    click.echo(f"{PARTS[name].profile(size, progress)}\n")
                 return
             measured = []
             for name in chosen:
-                measured.append(_measure(name, sizes, clis, progress, quick=quick))
+                size = _size(name, sizes, clis, quick=quick)
+                part: Part = PARTS[name].measure(size, progress, quick=quick)
+                measured.append(replace(part, machine=machine()))
                 if keep is not None:
                     results.merge(keep, measured[-1:])  # at once: the next may fail
         kept = results.read(file or RESULTS)
@@ -90,15 +89,10 @@ def main(
         PAGE.write_text(results.put_table(PAGE.read_text("utf-8"), results.table(kept)), "utf-8")
 
 
-def _measure(
-    name: str, sizes: tuple[str, ...], clis: tuple[str, ...], progress: Progress, *, quick: bool
-) -> Part:
+def _size(name: str, sizes: tuple[str, ...], clis: tuple[str, ...], *, quick: bool) -> Any:  # noqa: ANN401 - any part's Size
     module = PARTS[name]
     size = resized(module.QUICK if quick else module.Size(), name, sizes)
-    if clis and hasattr(size, "clis"):
-        size = replace(size, clis=clis)
-    part: Part = module.measure(size, progress, quick=quick)
-    return replace(part, machine=machine())
+    return replace(size, clis=clis) if clis and hasattr(size, "clis") else size
 
 
 def resized(size: Any, part: str, sizes: tuple[str, ...]) -> Any:  # noqa: ANN401 - any part's Size

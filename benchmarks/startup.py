@@ -69,7 +69,7 @@ def _listen(where: Place) -> float:
         return time.perf_counter() - started
 
 
-def profile(*, most: int = 30) -> str:
+def profile(_size: Size, _progress: Progress, *, most: int = 30) -> str:
     """Return which imports the start of the server and of `--help` consist of."""
     told = []
     for title, module in (("--help", "clinvk.cli.main"), ("serve", "clinvk.cli.serving")):

@@ -48,9 +48,9 @@ def test_every_answer_is_right_at_64_streams(arena: Arena, stream: bool) -> None
 def test_a_request_costs_no_more_than_some_relays(arena: Arena) -> None:
     ratios = []
     for _ in range(3):
-        ours, bare = (right(arena.ask(way, requests=100)) for way in overhead.WAYS)
+        ours, bare = (right(arena.ask(way, requests=200)) for way in overhead.WAYS)
         ratios.append(ours.busy_s / bare.busy_s)
-    assert median(ratios) < 10  # 3.7 to 4.7 were measured
+    assert median(ratios) < 12  # 3.4 to 6.1 were measured
 
 
 def test_a_further_delta_costs_no_more_than_some_relays(arena: Arena) -> None:
@@ -58,7 +58,7 @@ def test_a_further_delta_costs_no_more_than_some_relays(arena: Arena) -> None:
     for _ in range(3):
         ours, bare = (right(arena.ask(way, requests=40, deltas=MANY)) for way in overhead.WAYS)
         ratios.append(ours.busy_s / bare.busy_s)
-    assert median(ratios) < 8  # 3.1 to 3.9 were measured
+    assert median(ratios) < 10  # 3.1 to 5.7 were measured
 
 
 def test_a_delta_is_one_small_write_at_most(arena: Arena) -> None:
