@@ -203,3 +203,40 @@ async def test_a_response_that_cannot_be_kept_leaves_nothing(file: Path) -> None
         await kept.save(response("r1"), [item("i1")])
     await kept.close()
     assert rows(file, "items") == 0
+
+
+async def test_what_is_kept_is_its_owners_alone(file: Path) -> None:
+    kept = Store(StoreConfig(path=str(file)))
+    await kept.save(response("r1", item("o1")), [item("i1")], owner="alice")
+    await kept.save(response("r2", item("o2")), [item("i1")], owner="bob")
+    for stranger in ("bob", "", "alice "):
+        assert await kept.get("r1", owner=stranger) is None
+        assert await kept.items("r1", owner=stranger) is None
+        assert await kept.find(["o1"], owner=stranger) == {}
+        assert not await kept.delete("r1", owner=stranger)
+    assert await kept.find(["i1", "o1"], owner="alice") == {"i1": item("i1"), "o1": item("o1")}
+    assert await kept.delete("r1", owner="alice")
+    assert await kept.items("r2", owner="bob", output=True) == [item("i1"), item("o2")]
+    await kept.close()
+
+
+async def test_a_file_of_the_version_before_is_read_as_nobodys(file: Path) -> None:
+    file.parent.mkdir()
+    db = sqlite3.connect(file)
+    tables = store.TABLES.replace("body TEXT NOT NULL,\n    owner TEXT NOT NULL DEFAULT ''", "body")
+    assert "owner" not in tables
+    db.executescript(f"{tables} PRAGMA user_version = 1;")
+    db.execute(
+        "INSERT INTO responses (id, kept_at, body) VALUES ('old', 1e12, '{\"id\": \"old\"}')"
+    )
+    db.commit()
+    db.close()
+    for _ in range(2):  # brought up to date once
+        kept = Store(StoreConfig(path=str(file)))
+        assert await kept.get("old") == {"id": "old"}
+        assert await kept.get("old", owner="alice") is None
+        await kept.close()
+    kept = Store(StoreConfig(path=str(file)))
+    await kept.save(response("new"), [], owner="alice")
+    assert await kept.get("new", owner="alice") is not None
+    await kept.close()
