@@ -52,9 +52,7 @@ async def test_a_valid_key_is_all_that_a_client_needs(served: Served) -> None:
     async with anthropic_with(served, KEYS["alice"]) as claude:
         assert await message(claude) == "Hello world"
         assert [model.id async for model in claude.models.list()] == ["fake", "short"]
-    token = AsyncAnthropic(
-        base_url=served.url + PREFIX, auth_token=KEYS["alice"], api_key="unused", max_retries=0
-    )
+    token = AsyncAnthropic(base_url=served.url + PREFIX, auth_token=KEYS["alice"], max_retries=0)
     async with token as claude:
         assert await message(claude) == "Hello world"
 
