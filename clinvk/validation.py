@@ -10,17 +10,24 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from jsonschema import Draft4Validator, Draft7Validator, Draft202012Validator
-from jsonschema.exceptions import ValidationError, best_match
+from jsonschema.exceptions import UnknownType, ValidationError, best_match
 from jsonschema.protocols import Validator
 from jsonschema.validators import validator_for
 from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+from clinvk.patterns import may_take_long
+
 if TYPE_CHECKING:
     from referencing._core import Resolver
 
 _SHOWN = 200
+_NEWER_MAPS = frozenset({"$defs", "dependentSchemas"})
+_NEWER = _NEWER_MAPS | {
+    *("prefixItems", "contains", "propertyNames", "if", "then", "else"),
+    *("unevaluatedItems", "unevaluatedProperties", "contentSchema"),
+}
 
 
 def schema_fault(schema: dict[str, Any]) -> str | None:
@@ -29,15 +36,16 @@ def schema_fault(schema: dict[str, Any]) -> str | None:
     Raises:
         RecursionError: if it is nested too deep.
     """
-    try:
-        if error := _kind(schema)[1]:
-            return _said(error)
-        resource = Resource.from_contents(schema, default_specification=DRAFT202012)
-        resolver = Registry[Any]().with_resource("", resource).resolver()
-    except Unresolvable as exc:
-        return f"it refers to {exc.ref!r}, which is not in it"
+    kind, error = _kind(schema)
+    if error is not None:
+        return _said(error)
+    for place, found in _newer(schema) if kind is not Draft202012Validator else ():
+        if not isinstance(found, dict | bool) or _error(kind, found) is not None:
+            return f"what is in its {place!r} is no schema"
+    resource = Resource.from_contents(schema, default_specification=DRAFT202012)
+    resolver = Registry[Any]().with_resource("", resource).resolver()
     for reference in _references(schema):
-        if not _is_found(resolver, reference):
+        if not _leads_to_schema(resolver, reference, kind):
             return f"it refers to {reference!r}, which is not in it"
     return None
 
@@ -45,13 +53,20 @@ def schema_fault(schema: dict[str, Any]) -> str | None:
 def value_fault(value: Any, schema: dict[str, Any]) -> str | None:  # noqa: ANN401 - JSON
     """Return what keeps a value from being valid under `schema`, or None.
 
+    Patterns of other languages, and such as might take for ever, are nothing that can be checked.
+
     Raises:
         RecursionError: if either is nested too deep.
     """
+    longest = max(map(len, _texts(value)), default=0)
+    if any(may_take_long(pattern, longest) for pattern in _patterns(schema)):
+        return None
     try:
         error = next(_validator(schema).iter_errors(value), None)
     except re.error:
-        return None  # a pattern in a dialect of another language, which nobody can check here
+        return None
+    except (LookupError, TypeError, AttributeError, UnknownType) as exc:
+        return f"its schema cannot be applied: {exc}"[:_SHOWN]  # in an older draft a $ref is any
     return None if error is None else _said(error)
 
 
@@ -75,7 +90,7 @@ def _kind(schema: dict[str, Any]) -> tuple[type[Validator], ValidationError | No
     return kinds[at], errors[at]
 
 
-def _error(kind: type[Validator], schema: dict[str, Any]) -> ValidationError | None:
+def _error(kind: type[Validator], schema: dict[str, Any] | bool) -> ValidationError | None:
     meta = validator_for(kind.META_SCHEMA, default=Draft202012Validator)(kind.META_SCHEMA)
     # Not `check_schema`, which takes a pattern for wrong that Python's `re` cannot read.
     found: ValidationError | None = best_match(meta.iter_errors(schema))
@@ -94,13 +109,53 @@ def _references(node: object) -> Iterator[str]:
             yield from _references(value)
 
 
-def _is_found(resolver: "Resolver[Any]", reference: str) -> bool:
+def _newer(node: object) -> Iterator[tuple[str, object]]:
+    """What stands where older drafts know of no schemas, with the keyword that it stands under."""
+    if isinstance(node, dict):
+        for key in _NEWER & node.keys():
+            places = node[key]
+            if key in _NEWER_MAPS:
+                places = list(places.values()) if isinstance(places, dict) else [places, None]
+            yield from (
+                (key, place) for place in (places if isinstance(places, list) else [places])
+            )
+        node = list(node.values())
+    if isinstance(node, list):
+        for value in node:
+            yield from _newer(value)
+
+
+def _patterns(node: object) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(pattern := node.get("pattern"), str):
+            yield pattern
+        if isinstance(named := node.get("patternProperties"), dict):
+            yield from named
+        node = list(node.values())
+    if isinstance(node, list):
+        for value in node:
+            yield from _patterns(value)
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _leads_to_schema(resolver: "Resolver[Any]", reference: str, kind: type[Validator]) -> bool:
     """Whether a reference leads to a schema; what it goes through need be none."""
     try:
-        found = resolver.lookup(reference)
+        found = resolver.lookup(reference).contents
     except (Unresolvable, LookupError, TypeError, ValueError, AttributeError):
         return False
-    return isinstance(found.contents, dict | bool)
+    # An older draft lets anything stand where only newer ones keep schemas.
+    return isinstance(found, dict | bool) and _error(kind, found) is None
 
 
 def _said(error: ValidationError) -> str:

@@ -117,7 +117,7 @@ class AcpParser:
         return CliProtocolError(f"the agent refused the turn: {message} ({code})")
 
     def _update(self, update: Message) -> list[Event]:
-        kind = update.get("sessionUpdate")
+        kind = str(update.get("sessionUpdate"))
         if kind in {"agent_message_chunk", "agent_thought_chunk"}:
             content = update.get("content")
             text = content.get("text") if isinstance(content, dict) else None

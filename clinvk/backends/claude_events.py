@@ -7,6 +7,7 @@ for does the turn go on to the result: the CLI checks the JSON, and asks once mo
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -265,7 +266,12 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+    """A number that can be reckoned with; JSON as the CLI writes it has others, too."""
+    try:
+        found = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
 
 
 def _count(value: object) -> int:

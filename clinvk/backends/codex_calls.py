@@ -65,7 +65,7 @@ class Calls:
         return False
 
     def _take(self, item: dict[str, Any]) -> None:
-        kind, name = item.get("type"), str(item.get("name"))
+        kind, name = str(item.get("type")), str(item.get("name"))
         arguments = str(item.get("arguments") or "{}")
         if kind == "function_call" and name in self._tools and _is_object(arguments):
             self._made.append(ToolCall(str(item.get("call_id")), outer_name(name), arguments))

@@ -153,7 +153,7 @@ def _json_error(message: str) -> str | None:
     """The text inside an error body that codex passed on whole, as it does for a 400."""
     try:
         body: Any = json.loads(message)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     error = body.get("error", body) if isinstance(body, dict) else None
     if isinstance(error, dict):

@@ -159,8 +159,9 @@ class TurnParser:
             self._in_step = False
             return []
         if kind == "reasoning" and f"reasoning {ident}" not in self._said:
-            pieces = item.get("summary") or item.get("content") or ()
-            return self._reasoning(ident, "\n\n".join(str(piece) for piece in pieces))
+            pieces = item.get("summary") or item.get("content")
+            told = map(str, pieces) if isinstance(pieces, list) else ()
+            return self._reasoning(ident, "\n\n".join(told))
         if isinstance(kind, str) and kind not in _QUIET_ITEMS:
             return [ToolActivity(kind, str(item.get("status", "completed")))]
         return []

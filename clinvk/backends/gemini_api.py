@@ -75,13 +75,13 @@ def parse_record(line: bytes) -> Record | None:
         parts = [p for c in candidates for p in (c.get("content") or {}).get("parts") or []]
         text = "".join(p.get("text") or "" for p in parts if not p.get("thought"))
         calls = tuple(_call(part["functionCall"]) for part in parts if part.get("functionCall"))
-        reason = next((r for c in candidates if (r := c.get("finishReason"))), None)
+        reason = next((str(r) for c in candidates if (r := c.get("finishReason"))), None)
         usage: dict[str, Any] = {}
         for chunk in chunks:
             usage = chunk.get("usageMetadata") or usage
+        counts = {name: count for name, count in usage.items() if isinstance(count, int)}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    counts = {name: count for name, count in usage.items() if isinstance(count, int)}
     return Record(text, reason, bool(candidates), counts, calls)
 
 
@@ -216,7 +216,7 @@ def quota(result: dict[str, Any]) -> Usage | None:
     try:
         counts = result["_meta"]["quota"]["token_count"]
         usage = Usage(int(counts["input_tokens"]), int(counts["output_tokens"]))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return usage if usage.input_tokens else None
 
@@ -228,7 +228,7 @@ _NETWORK = re.compile(
     r"^terminated$|fetch failed|econn|enotfound|etimedout|eai_again|socket hang up|"
     r"other side closed|network|und_err|premature close|stream.*(?:closed|aborted)"
 )
-_RETRY = re.compile(r"retry (?:after|in) ([0-9.]+)(ms|s)", re.IGNORECASE)
+_RETRY = re.compile(r"retry (?:after|in) ([0-9]+(?:\.[0-9]+)?)(ms|s)", re.IGNORECASE)
 _QUOTA = re.compile(r"daily quota|limit: 0(?![\d.])|exhausted your capacity|quota_exhausted")
 
 

@@ -39,7 +39,7 @@ def load(body: bytes) -> dict[str, Any]:
         raise BadRequestError("the body must be a JSON object")
     if halved is not None:
         raise BadRequestError(
-            f"{halved!r} holds half of a surrogate pair, which no encoding can carry",
+            f"{halved or 'a name'!r} holds half of a surrogate pair, which no encoding can carry",
             param=halved or None,
         )
     return data

@@ -15,10 +15,10 @@ _ROOTS = frozenset(
 def is_of(param: str | None, body: dict[str, Any]) -> bool:
     """Whether every step of a path is in the body; the last may be what is missing.
 
-    None passes only where a name of the body itself is what no encoding can carry.
+    None passes only where a name of the body itself is what no encoding can carry, or empty.
     """
     if param is None:
-        return any("\ud800" <= char <= "\udfff" for key in body for char in key)
+        return "" in body or any("\ud800" <= char <= "\udfff" for key in body for char in key)
     if param in body or param in _ROOTS:
         return True
     at: Any = body
