@@ -8,6 +8,7 @@ import logging
 import time
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from clinvk.server.metrics import METRICS
 from clinvk.server.middleware import Handler, request_id
@@ -21,6 +22,21 @@ LOG_PROMPTS = web.AppKey("clinvk.log_prompts", bool)
 CANCELLED = 499  # nginx's number for a client that left; nobody is sent it
 
 _log = logging.getLogger("clinvk.access")
+
+# What aiohttp logs of requests that it cannot read.
+broken_requests = logging.getLogger("clinvk.http")
+
+
+def _without_content(record: logging.LogRecord) -> bool:
+    """Tell a request that is no HTTP by its kind alone: what it holds may be a key."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        record.msg, record.args = f"a request is no HTTP: {type(error).__name__}", ()
+        record.exc_info = record.exc_text = None
+    return True
+
+
+broken_requests.addFilter(_without_content)
 _QUIET = frozenset({"/health", "/health/ready", "/metrics"})
 
 

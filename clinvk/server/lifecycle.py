@@ -12,6 +12,7 @@ from aiohttp import web
 
 from clinvk.config import Config, ServerConfig
 from clinvk.server import auth, handlers
+from clinvk.server.access import broken_requests
 from clinvk.server.app import OPENAI_PREFIX, SETTINGS
 from clinvk.server.listening import listening
 from clinvk.service import Service
@@ -35,7 +36,11 @@ async def serve(
     """
     with listening(server, keyed=app[auth.KEYRING].required) as listener:
         runner = web.AppRunner(
-            app, handler_cancellation=True, access_log=None, shutdown_timeout=CLOSE_TIMEOUT_S
+            app,
+            handler_cancellation=True,
+            access_log=None,
+            logger=broken_requests,
+            shutdown_timeout=CLOSE_TIMEOUT_S,
         )
         await runner.setup()
         try:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,9 +15,9 @@ import pytest
 from tests.cli.conftest import Clinvk, has_ended, interrupted, read_until
 
 
-def served(clinvk: Clinvk, *args: str) -> tuple["subprocess.Popen[bytes]", str]:
+def served(clinvk: Clinvk, *args: str, **how: Any) -> tuple["subprocess.Popen[bytes]", str]:
     """Start a server and give its address, from the first line it prints."""
-    process = clinvk.start("serve", "--port", "0", *args, stdin=subprocess.DEVNULL)
+    process = clinvk.start("serve", "--port", "0", *args, stdin=subprocess.DEVNULL, **how)
     assert process.stdout is not None
     line = process.stdout.readline().decode()
     assert line.startswith("clinvk is listening on http://")
