@@ -232,9 +232,9 @@ def _tls(server: ServerConfig) -> ssl.SSLContext | None:
     except ssl.SSLError as exc:
         if exc.reason == "KEY_VALUES_MISMATCH":
             raise ListenError(f"{key} is not the key of the certificate {cert}") from exc
-        what = key if _is_certificate(cert) else cert
-        kind = "private key" if what == key else "certificate"
-        raise ListenError(f"{what} is no {kind} in PEM form") from exc
+        if _is_certificate(cert):
+            raise ListenError(f"{key} is no private key in PEM form") from exc
+        raise ListenError(f"{cert} is no certificate in PEM form") from exc
     return context
 
 
