@@ -33,6 +33,7 @@ from clinvk.turn import AudioPart, FilePart, ImagePart
 
 PROTOCOL_VERSION = 1
 START_S = 60.0
+OPEN_S = 30.0  # a session of a CLI that is well is there in 0.03 s
 CANCEL_S = 2.0  # an agent that is well confirms within milliseconds
 EXIT_S = 2.0  # from the end of stdout to the exit code
 
@@ -205,13 +206,16 @@ class AcpAgent:
             CliCrashedError: if it is gone.
             CliProtocolError: if it names no session, or does not answer.
         """
+        if self._stuck:
+            raise CliProtocolError("the CLI does not answer; ask again, and it is started anew")
         try:
-            with anyio.fail_after(START_S):
+            # Who leaves meanwhile must not keep it from being known that the CLI is stuck.
+            with anyio.fail_after(OPEN_S, shield=True):
                 result = await self.request("session/new", {"cwd": str(cwd), "mcpServers": []})
         except TimeoutError:
             self._stuck = True
             raise CliProtocolError(
-                f"the CLI did not open a session within {START_S:g} s; the next turn starts it anew"
+                f"the CLI did not open a session within {OPEN_S:g} s; the next turn starts it anew"
             ) from None
         session = result.get("sessionId")
         if not isinstance(session, str):

@@ -169,7 +169,7 @@ class ClaudeSession:
         try:
             async for line in self._lines:
                 try:
-                    message = json.loads(line)
+                    message = json.loads(line.decode("utf-8", "replace"))
                 except (ValueError, RecursionError):
                     _log.debug("skipped a line that is not JSON from pid %d", self.process.pid)
                     continue

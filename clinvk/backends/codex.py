@@ -142,11 +142,12 @@ class CodexBackend:
     @asynccontextmanager
     async def _run(self, turn: Turn, model: str | None) -> AsyncIterator[Conversation]:
         async with AsyncExitStack() as stack:
+            server = await self._fit(stack)
             try:
-                server = await stack.enter_async_context(self._lease())
                 thread = await begin(server, turn, model)
             except CliCrashedError:
                 # It may have been dead already; nothing was sent to the model, so once more.
+                await stack.aclose()
                 server = await stack.enter_async_context(self._lease())
                 thread = await begin(server, turn, model)
             conversation = Conversation(server, thread, turn, retries=self._config.retries)
@@ -189,6 +190,15 @@ class CodexBackend:
             reason=None if fault is None else fault[0],
             fix=None if fault is None else fault[1],
         )
+
+    async def _fit(self, stack: AsyncExitStack) -> AppServer:
+        """Lease a server that has answered to the end of every turn that was cut short."""
+        server = await stack.enter_async_context(self._lease())
+        await server.settled()
+        if server.alive:
+            return server
+        await stack.aclose()
+        return await stack.enter_async_context(self._lease())
 
     @asynccontextmanager
     async def _lease(self) -> AsyncIterator[AppServer]:

@@ -25,7 +25,7 @@ from clinvk.procs.rpc import METHOD_NOT_FOUND, RpcClosedError, RpcError, RpcPeer
 from clinvk.procs.supervisor import Supervisor
 
 START_S = 20.0
-LEAVE_S = 5.0
+LEAVE_S = 2.0  # codex that is well confirms within milliseconds
 END_S = 5.0  # from the end of its output to that of the process, and its exit code
 
 TOOL_CALL = "item/tool/call"
@@ -88,6 +88,8 @@ class AppServer:
         self._supervisor = supervisor
         self._threads: dict[str, Thread] = {}
         self._stopping = False
+        self._stuck = False
+        self._leaves: set[anyio.Event] = set()
         self._ended = anyio.Event()
         self._peer = RpcPeer(
             child, version=None, on_notification=self._route, on_request=self._asked
@@ -96,7 +98,18 @@ class AppServer:
     @property
     def alive(self) -> bool:
         """Whether it takes another thread: it runs, and on the login that is the user's now."""
-        return not self._stopping and not self._peer.closed and self.home.current
+        unfit = self._stopping or self._stuck or self._peer.closed
+        return not unfit and self.home.current
+
+    def give_up(self) -> None:
+        """Have it take no more threads: it does not answer. What still runs on it may end."""
+        _log.warning("pid %d does not answer and gets no more turns", self._process.pid)
+        self._stuck = True
+
+    async def settled(self) -> None:
+        """Wait until the threads that were left are gone, or the server is known to be stuck."""
+        for left in list(self._leaves):
+            await left.wait()
 
     def stop_soon(self) -> None:
         """Begin to stop it; returns at once."""
@@ -169,7 +182,9 @@ class AppServer:
         self.stderr.forget(thread.id)
         if not self._ended.is_set():
             with contextlib.suppress(RuntimeError):  # the supervisor is leaving, and stops it all
-                self._supervisor.start(partial(self._let_go, thread, done=done))
+                gone = anyio.Event()
+                self._supervisor.start(partial(self._let_go, thread, gone, done=done))
+                self._leaves.add(gone)
 
     async def ended(self) -> CliCrashedError:
         """Return the error of a server that is no more."""
@@ -221,12 +236,18 @@ class AppServer:
         elif broken:
             await self._peer.refuse(number, INTERNAL_ERROR, "the response broke off")
 
-    async def _let_go(self, thread: Thread, *, done: bool) -> None:
-        with anyio.move_on_after(LEAVE_S):
-            if not done:
-                turn = {"threadId": thread.id, "turnId": thread.turn_id or ""}
-                await self._quietly("turn/interrupt", turn)
-            await self._quietly("thread/unsubscribe", {"threadId": thread.id})
+    async def _let_go(self, thread: Thread, gone: anyio.Event, *, done: bool) -> None:
+        try:
+            with anyio.move_on_after(LEAVE_S) as late:
+                if not done:
+                    turn = {"threadId": thread.id, "turnId": thread.turn_id or ""}
+                    await self._quietly("turn/interrupt", turn)
+                await self._quietly("thread/unsubscribe", {"threadId": thread.id})
+            if late.cancelled_caught:
+                self.give_up()
+        finally:
+            self._leaves.discard(gone)
+            gone.set()
 
     async def _quietly(self, method: str, params: Message) -> None:
         try:

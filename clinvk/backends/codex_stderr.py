@@ -59,19 +59,19 @@ class CodexStderr(StderrTail):
     def push(self, chunk: bytes) -> None:
         """Take the next bytes."""
         *lines, rest = (self._line + chunk).split(b"\n")
-        for line in lines:
-            self._take(line + b"\n")
+        said = [line + b"\n" for line in lines if not self._heard_in(line)]
         if len(rest) > _LINE_LIMIT:
-            self._take(rest)
+            said += [] if self._heard_in(rest) else [rest]
             rest = b""
         self._line = rest
+        super().push(b"".join(said))
 
     @property
     def text(self) -> str:
         """The tail as text, with the line that was cut off by the end."""
-        if self._line:
-            self._take(self._line)
-            self._line = b""
+        if self._line and not self._heard_in(self._line):
+            super().push(self._line)
+        self._line = b""
         return super().text
 
     def expect(self, thread_id: str) -> None:
@@ -101,10 +101,10 @@ class CodexStderr(StderrTail):
                 await self._heard.wait()
         return waits[-1] if waits else None
 
-    def _take(self, line: bytes) -> None:
+    def _heard_in(self, line: bytes) -> bool:
+        """Whether a line is a mere log; what it tells is taken in."""
         if not _NOISE.match(line):
-            super().push(line)
-            return
+            return False
         text = line.decode("utf-8", "replace")
         if broken := _BROKEN.search(text):
             if response := self._responses.get(broken["thread"]):
@@ -118,3 +118,4 @@ class CodexStderr(StderrTail):
                 self._responses[found["thread"]] = _Response()  # it was tried again
             heard, self._heard = self._heard, anyio.Event()
             heard.set()
+        return True

@@ -34,7 +34,7 @@ async def begin(server: AppServer, turn: Turn, model: str | None) -> Thread:
     """
     thread: Thread | None = None
     try:
-        with _started_in_time():
+        with _started_in_time(server):
             thread = await _thread(server, turn, model)
             await _start(server, thread, turn, items(turn))
             return thread
@@ -59,20 +59,21 @@ async def begin_next(
         CliProtocolError: if it did not begin it in time, or not as expected.
     """
     try:
-        with _started_in_time():
+        with _started_in_time(server):
             await _start(server, thread, turn, message_items(said))
     except RpcError as exc:
         raise CliCrashedError(f"codex would not go on with the thread: {exc.message}") from exc
 
 
 @contextmanager
-def _started_in_time() -> Iterator[None]:
+def _started_in_time(server: AppServer) -> Iterator[None]:
     try:
         # Cancelled half way the ids would be lost, and the thread never unloaded.
         with anyio.fail_after(BEGIN_S, shield=True):
             yield
     except TimeoutError as exc:
-        said = f"codex did not start the turn within {BEGIN_S:g} s"
+        server.give_up()
+        said = f"codex did not start the turn within {BEGIN_S:g} s; the next turn starts it anew"
         raise CliProtocolError(said) from exc
     except (KeyError, TypeError) as exc:
         raise CliProtocolError("codex started a turn in a way unknown here") from exc

@@ -147,7 +147,7 @@ class RpcPeer:
 
     def _route(self, line: bytes, answers: TaskGroup) -> None:
         try:
-            message = json.loads(line)
+            message = json.loads(line.decode("utf-8", "replace"))
         except (ValueError, RecursionError):
             _log.debug("skipped a line that is not JSON from pid %d", self.process.pid)
             if self._on_noise is not None:

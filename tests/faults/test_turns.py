@@ -1,0 +1,89 @@
+"""A CLI that misbehaves in a turn: one right answer or one typed error, and nothing is left.
+
+Each fault is asked for twice at once, streamed and not, beside a request of somebody else's; then
+comes a request that must be answered.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import anyio
+import pytest
+
+from tests.faults.conftest import ANSWER, Outcome, made
+
+CRASHED = {"cli_crashed"}
+BROKEN = {"cli_crashed", "cli_protocol_error"}
+LATE = {"timeout"}
+LOST = {"upstream_unreachable", "upstream_error"}
+RIGHT: set[str] = set()
+
+TEXTS = {"bad-utf8": "Hello�", "lone-surrogate": "Hello\ud83c", "long-line": "x" * 64_000_000}
+
+# What each fault is to those who asked for it; the last is whether it hits the whole process.
+FAULTS: dict[str, tuple[set[str], bool]] = {
+    "die-before": (CRASHED, True),
+    "die-during": (CRASHED, True),
+    "die-after": (RIGHT, True),
+    "leave-unfinished": (CRASHED, True),
+    "killed": (CRASHED, True),
+    "half-a-line": (CRASHED, True),
+    "closes-stdout": (CRASHED, True),
+    "endless-line": (BROKEN, True),
+    "hang-before": (LATE, True),
+    "hang-during": (LATE, True),
+    "hang-stubborn": (LATE, True),
+    "hang-with-child": (LATE, True),
+    "hang-at-exit": (RIGHT, False),
+    "stopped": (LATE, True),
+    "closes-stdin": (LATE, True),
+    "no-end": (LATE, True),
+    "misdirected": (LATE, False),
+    "two-ends": (RIGHT, False),
+    "bad-utf8": (RIGHT, False),
+    "lone-surrogate": (RIGHT, False),
+    "long-line": (RIGHT, False),
+    "noise": (RIGHT, False),
+    "byte-by-byte": (RIGHT, False),
+    "flood-stdout": (RIGHT, False),
+    "flood-stderr": (RIGHT, False),
+    "refused": (LOST, False),
+}
+HUGE = {"flood-stdout", "flood-stderr", "long-line"}
+HANGS = {name for name, (codes, _) in FAULTS.items() if codes is LATE}
+
+
+def fits(fault: str, found: Outcome, codes: set[str]) -> bool:
+    if codes:
+        return found.code in codes
+    return found.code is None and found.text == TEXTS.get(fault, ANSWER)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_one_answer_or_one_error_and_nothing_left(
+    adapter: str, fault: str, tmp_path: Path
+) -> None:
+    codes, whole_process = FAULTS[fault]
+    async with made(adapter, tmp_path, impatient=fault in HANGS) as world:
+        found: dict[str, Outcome] = {}
+
+        async def ask(name: str, text: str, *, stream: bool) -> None:
+            found[name] = await world.ask(text, stream=stream)
+
+        # A hundred megabytes take long enough once.
+        ways = {"streamed": True} if fault in HUGE else {"streamed": True, "whole": False}
+        async with anyio.create_task_group() as group:
+            for name, stream in ways.items():
+                group.start_soon(partial(ask, name, f"fault={fault}", stream=stream))
+            group.start_soon(partial(ask, "other", "hi", stream=True))
+        shares = world.adapter != "claude" and whole_process
+        # Who shares its process with the fault may go down with it, but not silently.
+        allowed = codes | BROKEN | LATE if shares else codes
+        for name in ways:
+            assert fits(fault, found[name], codes) or (shares and found[name].code in allowed), (
+                found
+            )
+        assert found["other"].right or (shares and found["other"].code in allowed), found
+        assert (await world.ask(stream=True)).right
+        assert (await world.ask()).right
+        await world.at_rest()
