@@ -117,7 +117,7 @@ def revoke(name: str, config_file: Path | None) -> None:
     if elsewhere:
         raise UsageError(
             f"the key {name!r} is in {' and '.join(elsewhere)}; remove it there, "
-            f"and start the server anew"
+            f"and 'clinvk reload' (what is in the environment needs a new start)"
         )
     if not found:
         names = ", ".join(key.name for _, key in _rows(config)) or "none"

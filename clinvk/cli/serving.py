@@ -1,6 +1,7 @@
 """What `clinvk serve` does: the listening line on stdout, all else on stderr."""
 
 import logging
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -57,7 +58,11 @@ def serve_until_signal(
     app = create_app(config, warm=warm, log_prompts=logs.prompts, keyring=keyring)
 
     def reload() -> Config | None:
-        return _read_again(loaded.path or find(config_file, look_here=True), server, config)
+        path = loaded.path or find(config_file, look_here=True)
+        new = _read_again(path, server, config)
+        if new is not None:
+            keyring.configure(new.server, env=os.environ)
+        return new
 
     try:
         with ExitStack() as running:
@@ -82,7 +87,7 @@ def _read_again(
     later = sorted(
         name
         for name in type(old.server).model_fields
-        if getattr(old.server, name) != getattr(new.server, name)
+        if name != "api_keys" and getattr(old.server, name) != getattr(new.server, name)
     )
     if later:
         names = ", ".join(f"server.{name}" for name in later)

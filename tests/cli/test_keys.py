@@ -94,6 +94,19 @@ def test_keys_of_the_environment_and_of_the_configuration_count(clinvk: Clinvk) 
     assert "the key 'env' is in $CLINVK_API_KEYS; remove it there" in refused.err
 
 
+def test_keys_of_the_configuration_are_read_again_by_a_reload(clinvk: Clinvk) -> None:
+    one, two = ({"name": name, "sha256": hash_of(name * 30)} for name in "ab")
+    clinvk.config({"api_keys": [one]}, echo=ECHO)
+    process, address = served(clinvk)
+    assert get(address, {"X-Api-Key": "a" * 30})[0] == 200
+    for keys, expected in (([two], (401, 200)), ([], (401, 401))):
+        clinvk.config({"api_keys": keys}, echo=ECHO)
+        assert clinvk("reload").code == 0
+        read_until(process.stderr, "new settings are used")
+        assert get(address, {"X-Api-Key": "a" * 30})[0] == expected[0]
+        assert get(address, {"X-Api-Key": "b" * 30})[0] == expected[1]
+
+
 def test_the_server_and_the_command_agree_on_the_file(clinvk: Clinvk) -> None:
     file = clinvk.folder / "ours.yaml"
     settings = {"server": {"keys_file": str(file)}, "backends": {"echo": ECHO}}
