@@ -6,10 +6,9 @@ background for the next request is nobody's wait, but must not fall on another's
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 
 from benchmarks import cold, processes, real
@@ -70,87 +69,93 @@ def measure(size: Size, progress: Progress, *, quick: bool) -> Part:
 
 
 class _Race:
-    """One CLI, asked in three ways."""
+    """One CLI, asked in every way; who is first alternates."""
 
     def __init__(self, name: str, url: str, starts: dict[str, Start], size: Size) -> None:
         self._name = name
         self._client = Client(url, name)
         self._bare: Bare = BARE[name](starts["bare"])
         self._late: Bare | None = LATE[name](starts["late"]) if name in LATE else None
+        self._harnesses = [each for each in (self._bare, self._late) if each is not None]
         self._once = starts["cold"]
         self._size = size
         self._tokens = count()
         self._rows: Rows = defaultdict(list)
 
     async def run(self, step: Callable[[], None]) -> Rows:
-        """Run all rounds."""
+        """Run all rounds; what was started for the last may still be busy at the next."""
+        turns = [self._through_clinvk, self._by_bare, self._by_late, self._by_cold]
+        idle = [self._clinvk_after_idle, self._bare_after_idle]
         try:
-            await self._round(timed=False)
-            for _ in range(self._size.rounds):
-                await self._round(timed=True)
+            for harness in self._harnesses:
+                await harness.prepare()
+            for ask in turns:
+                await ask(defaultdict(list))
+            for number in range(self._size.rounds):
+                for ask in turns[:: -1 if number % 2 else 1]:
+                    await ask(self._rows)
                 step()
-            for _ in range(self._size.idle_rounds):
-                await self._idle_round()
+            for number in range(self._size.idle_rounds):
+                for ask in idle[:: -1 if number % 2 else 1]:
+                    await quiet()
+                    await asyncio.sleep(self._size.idle_s)
+                    await ask(self._rows)
                 step()
         finally:
             self._client.close()
-            for harness in self._harnesses():
+            for harness in self._harnesses:
                 await harness.stop()
         return self._rows
 
-    async def _round(self, *, timed: bool) -> None:
-        rows: Rows = self._rows if timed else defaultdict(list)
-        await self._through_clinvk(rows, "new", "second")
-        first = self._asked()
-        await self._take(rows, "new", "bare", first, lambda: self._bare.new(first))
-        second = self._asked()
-        await self._take(rows, "second", "bare", second, lambda: self._bare.again(second))
-        if self._late is not None:
-            await self._take(rows, "new", "late", first, partial(self._late.new, first))
-        await self._take(rows, "new", "cold", first, lambda: self._cold(first))
-        # One shot takes no roles: the conversation so far is a text to it, as in most bridges.
-        so_far = f"user: {first}\nassistant: {expected(first)}\nuser: {second}"
-        await self._take(rows, "second", "cold", second, lambda: self._cold(so_far))
-
-    async def _idle_round(self) -> None:
-        await quiet()
-        await asyncio.sleep(self._size.idle_s)
-        await self._through_clinvk(self._rows, "idle")
-        asked = self._asked()
-        await quiet()
-        await self._bare.prepare()
-        await quiet()
-        await asyncio.sleep(self._size.idle_s)
-        await self._take(self._rows, "idle", "bare", asked, lambda: self._bare.new(asked))
-
-    async def _through_clinvk(self, rows: Rows, *cases: str) -> None:
+    async def _through_clinvk(self, rows: Rows) -> None:
         messages: list[dict[str, str]] = []
-        for case in cases:
+        for case in ("new", "second"):
             asked = self._asked()
             messages.append({"role": "user", "content": asked})
-            told = await self._take(rows, case, "clinvk", asked, lambda: self._client.ask(messages))
-            messages.append({"role": "assistant", "content": told.text})
-
-    async def _take(
-        self, rows: Rows, case: str, way: str, asked: str, ask: Callable[[], Awaitable[Told]]
-    ) -> Told:
-        """Ask once all is quiet; an answer that is not right is none."""
-        if case == "new":
-            for harness in self._harnesses():
-                await harness.prepare()
-        if case != "idle":
             await quiet()
-        told = await ask()
+            told = await self._client.ask(messages)
+            messages.append({"role": "assistant", "content": told.text})
+            self._take(rows, case, "clinvk", asked, told)
+
+    async def _by_bare(self, rows: Rows) -> None:
+        """As clinvk does, a successor is started once the first answer is there."""
+        first, second = self._asked(), self._asked()
+        await quiet()
+        self._take(rows, "new", "bare", first, await self._bare.new(first))
+        await self._bare.prepare()
+        await quiet()
+        self._take(rows, "second", "bare", second, await self._bare.again(second))
+
+    async def _by_late(self, rows: Rows) -> None:
+        if self._late is not None:
+            asked = self._asked()
+            await quiet()
+            self._take(rows, "new", "late", asked, await self._late.new(asked))
+            await self._late.prepare()
+
+    async def _by_cold(self, rows: Rows) -> None:
+        """One shot takes no roles: the conversation so far is a text to it, as in most bridges."""
+        first, second = self._asked(), self._asked()
+        so_far = f"user: {first}\nassistant: {expected(first)}\nuser: {second}"
+        for case, asked, prompt in (("new", first, first), ("second", second, so_far)):
+            await quiet()
+            told = await cold.ask(self._name, self._once, prompt)
+            self._take(rows, case, "cold", asked, told)
+
+    async def _clinvk_after_idle(self, rows: Rows) -> None:
+        asked = self._asked()
+        told = await self._client.ask([{"role": "user", "content": asked}])
+        self._take(rows, "idle", "clinvk", asked, told)
+
+    async def _bare_after_idle(self, rows: Rows) -> None:
+        asked = self._asked()
+        self._take(rows, "idle", "bare", asked, await self._bare.new(asked))
+        await self._bare.prepare()
+
+    def _take(self, rows: Rows, case: str, way: str, asked: str, told: Told) -> None:
         if told.text != expected(asked):
             raise BenchmarkError(f"{self._name} {way}: {told.text!r} is no answer to {asked!r}")
         rows[case, way].append(told)
-        return told
-
-    def _harnesses(self) -> list[Bare]:
-        return [self._bare, *([] if self._late is None else [self._late])]
-
-    async def _cold(self, asked: str) -> Told:
-        return await cold.ask(self._name, self._once, asked)
 
     def _asked(self) -> str:
         return f"{self._size.deltas} token-{next(self._tokens)}"
