@@ -17,7 +17,9 @@ from aiohttp import web
 from clinvk import config
 from clinvk.backends import acp, codex_server, codex_turns
 from clinvk.procs import process
+from clinvk.server import handlers
 from clinvk.server.app import create_app
+from clinvk.service import Service
 from tests.faults.books import HUNG_S, Books
 from tests.serving import API, serving
 
@@ -69,6 +71,27 @@ class World:
     def spared(self) -> int:
         """How many processes may wait for the next request: claude's serve one conversation."""
         return 0 if self.adapter == "claude" else 1
+
+    @property
+    def service(self) -> Service:
+        return self.app[handlers.SERVICE]
+
+    def fail_starts(self, fault: str) -> None:
+        """Have every start fail from now on, until it is empty."""
+        (self.home / "fault").write_text(fault)
+
+    @property
+    def starts(self) -> int:
+        """How many processes were started."""
+        path = self.home / "starts"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    async def health(self) -> dict[str, Any]:
+        """What /health says of the backend."""
+        async with self.http.get(f"{self.url}/health") as response:
+            body = await response.json()
+        found: dict[str, Any] = body["backends"][self.adapter]
+        return found
 
     async def at_rest(self) -> None:
         await self.books.at_rest(self.app, processes=self.spared)
