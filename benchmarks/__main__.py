@@ -77,8 +77,9 @@ def main(
             measured = []
             for name in chosen:
                 size = _size(name, sizes, clis, quick=quick)
+                here = machine()
                 part: Part = PARTS[name].measure(size, progress, quick=quick)
-                measured.append(replace(part, machine=machine()))
+                measured.append(replace(part, machine=here))
                 if keep is not None:
                     results.merge(keep, measured[-1:])  # at once: the next may fail
         kept = results.read(file or RESULTS)
@@ -107,7 +108,7 @@ def resized(size: Any, part: str, sizes: tuple[str, ...]) -> Any:  # noqa: ANN40
         if owner not in PARTS or not value.isdecimal():
             raise BenchmarkError(f"{told!r} sets nothing; write it as overhead.rounds=3")
         if owner == part:
-            known = [field.name for field in fields(size)]
+            known = [f.name for f in fields(size) if isinstance(getattr(size, f.name), int)]
             if name not in known:
                 raise BenchmarkError(f"{part} has no {name!r}; it has {', '.join(known)}")
             size = replace(size, **{name: int(value)})

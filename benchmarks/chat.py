@@ -87,8 +87,7 @@ class _Chat:
 
 def measure(size: Size, progress: Progress, *, quick: bool) -> Part:
     """Chat with each CLI in both ways, and return the figures."""
-    for name in size.clis:
-        real.program(name)
+    versions = real.versions(size.clis)
     figures: list[Figure] = []
     for name in size.clis:
         with ExitStack() as stack, progress.task(f"chat, {name}", size.turns) as step:
@@ -96,6 +95,7 @@ def measure(size: Size, progress: Progress, *, quick: bool) -> Part:
             asyncio.run(_talk(chats, size, step))
         figures += told(name, {way: chat.row for way, chat in chats.items()})
     settings = {
+        **versions,
         "turns": size.turns,
         "bytes in a question": size.question,
         "deltas in an answer": size.deltas,

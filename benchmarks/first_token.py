@@ -50,8 +50,7 @@ Rows = dict[tuple[str, str], list[Told]]
 def measure(size: Size, progress: Progress, *, quick: bool) -> Part:
     """Measure each CLI, and return the figures."""
     figures: list[Figure] = []
-    for name in size.clis:
-        real.program(name)
+    versions = real.versions(size.clis)
     for name in size.clis:
         with ExitStack() as stack:
             where = stack.enter_context(processes.place())
@@ -64,7 +63,12 @@ def measure(size: Size, progress: Progress, *, quick: bool) -> Part:
             with progress.task(f"first token, {name}", size.rounds + size.idle_rounds) as step:
                 rows = asyncio.run(_Race(name, server.url, copies, size).run(step))
         figures += told(name, rows)
-    settings = {"rounds": size.rounds, "idle for": f"{size.idle_s} s", "deltas": size.deltas}
+    settings = {
+        **versions,
+        "rounds": size.rounds,
+        "idle for": f"{size.idle_s} s",
+        "deltas": size.deltas,
+    }
     return Part("first-token", tuple(figures), settings, quick=quick)
 
 

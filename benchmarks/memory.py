@@ -42,7 +42,7 @@ QUICK = Size(requests=400, batches=4, real=8)
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was there after so many requests; memory in MiB, `None` tasks where nobody tells."""
+    """What was there after so many requests; memory in MiB, that of the children added up."""
 
     requests: int
     server_mib: float
@@ -54,8 +54,7 @@ class Sample:
 
 def measure(size: Size, progress: Progress, *, quick: bool) -> Part:
     """Ask and look, and return the figures."""
-    for name in size.clis if size.real else ():
-        real.program(name)
+    versions = real.versions(size.clis if size.real else ())
     figures = []
     kinds = [("stand-in", size.requests), *((name, size.real) for name in size.clis if size.real)]
     for name, requests in kinds:
@@ -76,7 +75,12 @@ def measure(size: Size, progress: Progress, *, quick: bool) -> Part:
             with progress.task(f"memory, {name}", size.batches) as step:
                 samples = _samples(server, asks, job, size.batches, step)
         figures += told(name, samples)
-    settings = {"requests": size.requests, "streams": size.streams, "of each real CLI": size.real}
+    settings = {
+        **versions,
+        "requests": size.requests,
+        "streams": size.streams,
+        "of each real CLI": size.real,
+    }
     return Part("memory", tuple(figures), settings, quick=quick)
 
 

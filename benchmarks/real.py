@@ -9,7 +9,7 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,13 @@ from benchmarks.fake_codex import expected
 from benchmarks.processes import ROOT, BenchmarkError, Place, Server
 
 BIN = ROOT / "tests" / "real" / "node_modules" / ".bin"
+PACKAGES = {
+    "claude": "@anthropic-ai/claude-code",
+    "codex": "@openai/codex",
+    "gemini": "@google/gemini-cli",
+}
 INSTALL = "make tests/real/node_modules/.installed"
-NAMES = ("claude", "codex", "gemini")
+NAMES = tuple(PACKAGES)
 # What tells the process that answers from those that are only asked for a version or a login.
 _ANSWERS = {"claude": "-p", "codex": "app-server", "gemini": "--acp"}
 _REWRITTEN = {".json", ".toml", ".md", ".env", ""}
@@ -39,6 +44,20 @@ def program(name: str) -> str:
     if not path.exists():
         raise BenchmarkError(f"{name} is not installed here; run: {INSTALL}")
     return str(path)
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """Return the versions of the real CLIs.
+
+    Raises:
+        BenchmarkError: if one is not installed.
+    """
+    found = {}
+    for name in names:
+        program(name)
+        package = BIN.parent / PACKAGES[name] / "package.json"
+        found[name] = str(json.loads(package.read_text("utf-8"))["version"])
+    return found
 
 
 def backend(name: str, upstream: str, command: list[str] | None = None) -> dict[str, Any]:
