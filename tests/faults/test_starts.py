@@ -185,7 +185,7 @@ def no_room(temp: Path, patch: pytest.MonkeyPatch) -> None:
 def read_only(temp: Path, patch: pytest.MonkeyPatch) -> None:
     """Refuse every folder, as a file system that is mounted read-only does."""
 
-    def refuse(prefix: str = "") -> str:
+    def refuse(*, prefix: str) -> str:  # noqa: ARG001 - as it is called
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(temp))
 
     patch.setattr(tempfile, "mkdtemp", refuse)
