@@ -28,6 +28,7 @@ from clinvk.media import PDF_TYPE, read_audio, read_document, read_image
 from clinvk.procs.process import Process
 from clinvk.procs.rpc import METHOD_NOT_FOUND, RpcClosedError, RpcError, RpcPeer
 from clinvk.procs.supervisor import Supervisor
+from clinvk.procs.tail import scrub
 from clinvk.transcript import Block
 from clinvk.turn import AudioPart, FilePart, ImagePart
 
@@ -115,7 +116,7 @@ class AcpParser:
 
     def failed(self, code: int, message: str) -> ClinvkError:
         """Return the error that an agent's error is to the caller; for an agent to override."""
-        return CliProtocolError(f"the agent refused the turn: {message} ({code})")
+        return CliProtocolError(f"the agent refused the turn: {scrub(message)} ({code})")
 
     def _update(self, update: Message) -> list[Event]:
         kind = str(update.get("sessionUpdate"))
@@ -315,7 +316,7 @@ class AcpAgent:
                 f"its last words: {self.process.stderr_tail[-2000:]}"
             ) from None
         except RpcError as exc:
-            raise CliProtocolError(f"the CLI refused to start: {exc.message}") from exc
+            raise CliProtocolError(f"the CLI refused to start: {scrub(exc.message)}") from exc
 
     def _route(self, method: str, params: Message) -> None:
         self.tell(str(params.get("sessionId")), {"method": method, "params": params})

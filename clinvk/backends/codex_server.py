@@ -23,6 +23,7 @@ from clinvk.procs import process
 from clinvk.procs.process import Command, Process, ProcessStartError
 from clinvk.procs.rpc import METHOD_NOT_FOUND, RpcClosedError, RpcError, RpcPeer
 from clinvk.procs.supervisor import Supervisor
+from clinvk.procs.tail import scrub
 
 START_S = 20.0
 LEAVE_S = 2.0  # codex that is well confirms within milliseconds
@@ -162,7 +163,7 @@ class AppServer:
                 f"codex did not answer within {START_S:g} s of its start"
             ) from None
         except RpcError as exc:
-            raise CliProtocolError(f"codex refused the handshake: {exc.message}") from exc
+            raise CliProtocolError(f"codex refused the handshake: {scrub(exc.message)}") from exc
         except RpcClosedError:
             raise await self.ended() from None
         found = re.search(r"/(\d+\.\d+\.\d+[\w.+-]*)", str(hello.get("userAgent", "")))

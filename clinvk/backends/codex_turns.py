@@ -17,6 +17,7 @@ from clinvk.backends.codex_server import AppServer, Thread
 from clinvk.backends.codex_tools import dynamic_tools
 from clinvk.errors import BadRequestError, CliCrashedError, CliProtocolError, UnavailableError
 from clinvk.procs.rpc import RpcError
+from clinvk.procs.tail import scrub
 from clinvk.turn import Message, Turn
 
 BEGIN_S = 30.0
@@ -45,7 +46,9 @@ async def begin(server: AppServer, turn: Turn, model: str | None) -> Thread:
             case RpcError(message=said) if said.lower().startswith(_TOOL_REFUSED):
                 raise BadRequestError(f"codex refused the tools: {said}", param="tools") from exc
             case RpcError():
-                raise UnavailableError(f"codex would not start the turn: {exc.message}") from exc
+                raise UnavailableError(
+                    f"codex would not start the turn: {scrub(exc.message)}"
+                ) from exc
         raise
 
 
@@ -62,7 +65,9 @@ async def begin_next(
         with _started_in_time(server):
             await _start(server, thread, turn, message_items(said))
     except RpcError as exc:
-        raise CliCrashedError(f"codex would not go on with the thread: {exc.message}") from exc
+        raise CliCrashedError(
+            f"codex would not go on with the thread: {scrub(exc.message)}"
+        ) from exc
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from clinvk.errors import (
     UpstreamUnreachableError,
 )
 from clinvk.events import Event, Failed, Finished, FinishReason, Usage
+from clinvk.procs.tail import scrub
 
 LOGIN_FIX = "run `gemini` and choose a login, or set GEMINI_API_KEY"
 CONTEXT_TOKENS = 1_048_576
@@ -238,11 +239,11 @@ def classify(code: int, message: str, error_class: str | None = None) -> ClinvkE
     `code` is the HTTP status of the model API, but for 404, which comes as 500; `message` is the
     API's body or its text alone; `error_class` is gemini's own class of the error, if known.
     """
-    said = api_message(message)
+    said = scrub(api_message(message))
     low = message.lower()
     if code == 500 and (error_class == "ModelNotFoundError" or _NO_MODEL.search(low)):
         code = 404
-    if code == 500 and said == message and _NETWORK.search(low):
+    if code == 500 and api_message(message) == message and _NETWORK.search(low):
         return UpstreamUnreachableError(f"gemini lost its model API: {said}")
     if code == 429:
         return _rate_limited(said)

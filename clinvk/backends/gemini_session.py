@@ -40,6 +40,7 @@ from clinvk.errors import (
 from clinvk.events import Event, Failed, Finished, FinishReason, Usage
 from clinvk.procs.rpc import RpcError
 from clinvk.procs.supervisor import Supervisor
+from clinvk.procs.tail import scrub
 from clinvk.toolserver import Call, Offer
 from clinvk.transcript import Block
 from clinvk.turn import Message, Turn
@@ -296,4 +297,4 @@ def _session_error(exc: RpcError) -> ClinvkError:
     network = classify(500, exc.message)
     if isinstance(network, UpstreamUnreachableError):
         return network
-    return NotLoggedInError(f"gemini is not logged in: {exc.message} {LOGIN_FIX}")
+    return NotLoggedInError(f"gemini is not logged in: {scrub(exc.message)} {LOGIN_FIX}")

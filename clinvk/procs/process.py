@@ -21,7 +21,7 @@ import anyio.abc
 from clinvk.procs.guard import Guard
 from clinvk.procs.lines import LineFramer, LineTooLongError
 from clinvk.procs.supervisor import Supervisor
-from clinvk.procs.tail import StderrTail
+from clinvk.procs.tail import StderrTail, remember
 
 TERM_GRACE_S = 2.0  # every CLI driven here leaves within 0.1 s of SIGTERM
 DRAIN_S = 0.5  # for a reader to take what a dead child left in the pipe
@@ -278,6 +278,7 @@ async def start(
         finally:
             guarded.forget(raw.pid)
 
+    remember(command.env)
     job = supervisor.start(keep)
     try:
         await ready.wait()

@@ -1,6 +1,10 @@
-"""The last of a child's stderr, with what looks like a secret taken out."""
+"""The last of a child's stderr, with secrets taken out.
+
+That is what looks like one, and what children were given in secret, remembered for that alone.
+"""
 
 import re
+from collections.abc import Mapping
 
 TAIL_BYTES = 8192
 _MARGIN_BYTES = 4096  # kept beyond the tail, so that a secret cut by its edge is still recognised
@@ -21,9 +25,28 @@ _SECRETS = (
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 
 
+# A variable that holds a secret, by its name; a short value could stand anywhere.
+_NAMES_SECRET = re.compile(r"(?i)(?:^|_)(?:api_?)?(?:key|token|secret|password|passphrase)$")
+_SHORTEST_SECRET = 8
+_MOST_SECRETS = 256
+
+_given: dict[str, None] = {}
+
+
+def remember(environment: Mapping[str, str]) -> None:
+    """Take from a child's environment what no text about it may hold."""
+    for name, value in environment.items():
+        if _NAMES_SECRET.search(name) and len(value) >= _SHORTEST_SECRET:
+            _given[value] = _given.pop(value, None)
+    while len(_given) > _MOST_SECRETS:
+        del _given[next(iter(_given))]
+
+
 def scrub(text: str) -> str:
-    """Return `text` without terminal escapes and with what looks like a secret as `[removed]`."""
+    """Return `text` without terminal escapes, and with every secret as `[removed]`."""
     text = _ANSI.sub("", text)
+    for secret in sorted(_given, key=len, reverse=True):
+        text = text.replace(secret, "[removed]")
     for pattern in _SECRETS:
         text = pattern.sub("[removed]", text)
     return text

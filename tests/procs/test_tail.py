@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinvk.procs.tail import TAIL_BYTES, StderrTail, scrub
+from clinvk.procs.tail import TAIL_BYTES, StderrTail, remember, scrub
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,17 @@ def test_broken_utf8_is_shown_as_such() -> None:
     tail = StderrTail()
     tail.push(b"ok \xff\xfe")
     assert tail.text == "ok \ufffd\ufffd"
+
+
+def test_what_a_child_was_given_in_secret_is_taken_out_however_it_looks() -> None:
+    remember({"MY_API_KEY": "correct horse", "DB_PASSWORD": "correct horse battery", "A": "staple"})
+    remember({"SHORT_TOKEN": "abc", "MAX_TOKENS": "1000000000"})
+    said = "correct horse battery, correct horse; staple, abc, 1000000000"
+    assert scrub(said) == "[removed], [removed]; staple, abc, 1000000000"
+
+
+def test_of_what_was_given_the_oldest_is_forgotten() -> None:
+    remember({"A_KEY": "the oldest of all"})
+    for number in range(256):
+        remember({"A_KEY": f"number {number:03}"})
+    assert scrub("the oldest of all, number 000") == "the oldest of all, [removed]"
