@@ -1,0 +1,89 @@
+"""Thousands of random schedules: every request ends in one way, and the books balance."""
+
+import logging
+import os
+import random
+import time
+from collections import Counter
+
+import anyio
+import pytest
+
+from clinvk.conversations import Course
+from clinvk.procs.supervisor import Supervisor
+from clinvk.registry import Registry
+from clinvk.service import Service
+from tests.fakes.backend import script_config
+from tests.faults.books import HUNG_S, until
+from tests.faults.chaos import ChaosBackend, Clients, Dice
+from tests.fuzz.budget import TIMES
+
+BUDGET_S = 20.0 * max(1, TIMES)
+AT_ONCE = 20
+LIMITS = {
+    "max_concurrency": 3,
+    "max_queue": 4,
+    "max_parked": 2,
+    "max_idle": 2,
+    "park_s": 0.02,
+    "idle_s": 0.02,
+    "queue_s": 0.1,
+    "first_s": 0.2,
+    "silence_s": 0.2,
+    "timeout_s": 1.0,
+}
+
+
+async def play(seed: int, books: Counter[str], courses: Counter[str]) -> None:
+    """Play one schedule, and balance its books."""
+    dice = Dice(random.Random(seed))
+    config = script_config(**LIMITS)
+    async with Supervisor() as supervisor:
+        backend = ChaosBackend(dice)
+        service = Service(config, Registry(config, {"fake": backend}), supervisor)
+        clients = Clients(service, dice)
+        async with anyio.create_task_group() as group:
+            for number in range(dice.random.randint(1, 10)):
+                group.start_soon(clients.converse, number)
+                await dice.dally()
+        ended = sum(clients.books.values())
+        assert ended == clients.asked, clients.books
+        if dice.likely(0.5):
+            await service.drain(0.1)
+        await until(lambda: backend.running == 0, lambda: (backend.running, service.load()))
+        load = service.load()["fake"]
+        left = (load.running, load.waiting, load.parked, load.idle)
+        assert left == (0, 0, 0, 0)
+        assert all(job.done for job in service._jobs)
+        books.update(clients.books)
+        courses.update(clients.courses)
+
+
+@pytest.mark.timeout(BUDGET_S + 10 * HUNG_S)
+async def test_every_request_ends_in_one_way_and_the_books_balance() -> None:
+    logging.getLogger("clinvk").setLevel(logging.CRITICAL)  # bugs are part of the play
+    books: Counter[str] = Counter()
+    courses: Counter[str] = Counter()
+    first = int(
+        os.environ.get("CLINVK_SEED", random.SystemRandom().randrange(10**9) if TIMES else 1)
+    )
+    seeds = iter(range(first, first + 10**9))
+    ends = time.monotonic() + BUDGET_S
+    played = 0
+
+    async def keep_playing() -> None:
+        nonlocal played
+        while time.monotonic() < ends or not played:
+            seed = next(seeds)
+            try:
+                await play(seed, books, courses)
+            except Exception as exc:
+                exc.add_note(f"CLINVK_SEED={seed}")
+                raise
+            played += 1
+
+    async with anyio.create_task_group() as group:
+        for _ in range(AT_ONCE):
+            group.start_soon(keep_playing)
+    assert set(courses) == set(Course), (played, courses)
+    assert set(books) == {"answered", "failed", "cancelled", "refused"}, (played, books)
