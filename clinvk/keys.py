@@ -170,6 +170,9 @@ def keys_file(server: ServerConfig) -> Path:
 def from_environment(env: Mapping[str, str]) -> list[Key]:
     """Return the keys in `$CLINVK_API_KEYS`: `name=key` or `key`, between commas.
 
+    A key without a name is named by a little of its hash: by its place it would inherit what
+    belongs to another as soon as one before it goes.
+
     Raises:
         ConfigError: if one is wrong, by its place, never by what it is.
     """
@@ -179,7 +182,8 @@ def from_environment(env: Mapping[str, str]) -> list[Key]:
         if not text:
             continue
         named = _NAMED.fullmatch(text)
-        name, key = (named[1], named[2].strip()) if named else (f"env-{number}", text)
+        key = named[2].strip() if named else text
+        name = named[1] if named else f"env-{hash_of(key)[:6]}"
         if not (key.isascii() and key.isprintable()) or " " in key:
             raise ConfigError(
                 f"${ENV_VAR}: key {number} must be visible ASCII characters without spaces"

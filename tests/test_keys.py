@@ -17,6 +17,10 @@ def entry(name: str, key: str, **limits: object) -> KeyConfig:
     return KeyConfig.model_validate({"name": name, "sha256": hash_of(key), **limits})
 
 
+def nameless(key: str) -> str:
+    return f"env-{hash_of(key)[:6]}"
+
+
 def over(path: Path) -> Keyring:
     return Keyring(ServerConfig(keys_file=str(path)))
 
@@ -53,14 +57,14 @@ def test_keys_of_every_source_are_found_by_what_they_are(file: Path) -> None:
     server = ServerConfig(keys_file=str(file), api_keys=[entry("yaml", "k2", models=["echo"])])
     ring = Keyring(server, env={keys.ENV_VAR: " k3, env= k4 ,, b64==,env2=k5="})
     assert ring.required
-    assert ring.names == ["env", "env-1", "env-4", "env2", "file", "yaml"]
+    assert ring.names == sorted(["env", nameless("k3"), nameless("b64=="), "env2", "file", "yaml"])
     assert ring.find("k1") == Key("file", bytes.fromhex(hash_of("k1")), requests_per_minute=3)
     found = {key: ring.find(key) for key in ("k2", "k3", "k4", "b64==", "k5=", "env= k4")}
     assert {key: each and each.name for key, each in found.items()} == {
         "k2": "yaml",
-        "k3": "env-1",
+        "k3": nameless("k3"),
         "k4": "env",
-        "b64==": "env-4",
+        "b64==": nameless("b64=="),
         "k5=": "env2",
         "env= k4": None,
     }
@@ -266,6 +270,13 @@ def test_a_key_that_no_header_can_carry_is_named_by_its_place(text: str) -> None
     number = text.count(",") + 1
     assert f"key {number} must be visible ASCII" in str(caught.value)
     assert "k" not in str(caught.value).split(":")[0].lower().replace("$clinvk_api_keys", "")
+
+
+def test_a_key_without_a_name_inherits_no_other_name() -> None:
+    before, after = ("one-key", "two-key"), ("two-key", "three-key")
+    first, second = (keys.from_environment({keys.ENV_VAR: ",".join(k)}) for k in (before, after))
+    assert {key.name for key in first} & {key.name for key in second} == {first[1].name}
+    assert first[1].digest == second[0].digest
 
 
 def test_a_short_key_is_warned_of_by_its_name(caplog: pytest.LogCaptureFixture) -> None:

@@ -17,6 +17,7 @@ ALLOWED = web.RequestKey("clinvk.allowed_origin", str)
 
 PREFLIGHT_MAX_AGE_S = 600
 METHODS = "GET, POST, DELETE"
+READABLE = frozenset({"/docs", "/openapi.json"})
 EXPOSED = (
     "x-request-id, request-id, retry-after, x-should-retry, x-clinvk-backend, x-clinvk-turn, "
     "x-clinvk-ignored, x-clinvk-usage, www-authenticate"
@@ -141,12 +142,13 @@ def _is_own(request: web.Request, origins: list[str]) -> bool:
     """Whether no page sends the request, or one of this server's own.
 
     Browsers tell no origin with a plain GET, such as an image's, but they do tell the site. A
-    link that is followed to here is let through: its page learns nothing of the reply.
+    link may be followed to what is to be read: its page learns nothing of the reply.
     """
     if not origins:
         site = request.headers.get("Sec-Fetch-Site", "none").lower()
         followed = (
-            request.method in (hdrs.METH_GET, hdrs.METH_HEAD)
+            request.method == hdrs.METH_GET
+            and request.path in READABLE
             and request.headers.get("Sec-Fetch-Mode") == "navigate"
             and request.headers.get("Sec-Fetch-Dest") == "document"
         )

@@ -172,6 +172,9 @@ async def test_what_a_page_embeds_starts_nothing(site: Site, site_of: str, dest:
 async def test_a_link_from_another_site_can_be_followed_to_here(site: Site) -> None:
     followed = {**CROSS, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
     assert (await site.send("GET", "/docs", followed))[0] == 200
+    assert (await site.send("GET", "/openapi.json", followed))[0] == 200
+    for path in ("/health", "/health/ready", f"{API}/models", "/metrics", "/docs/", "//docs"):
+        assert (await site.send("GET", path, followed))[0] == 403
     # A form that is posted opens a page as well, but sends its origin.
     posted = {**followed, "Origin": EVIL, "Content-Type": SIMPLE[1]}
     assert (await site.send("POST", CHAT, posted, b'{"model": "fake"}='))[0] == 403
