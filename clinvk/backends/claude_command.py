@@ -45,14 +45,19 @@ VENDOR_ENV = (
     "CLAUDE_CODE_MAX_OUTPUT_TOKENS",
     "DISABLE_PROMPT_CACHING*",
     "API_TIMEOUT_MS",
-    "AWS_*",
-    "AZURE_*",
-    "GOOGLE_*",
-    "GCLOUD_*",
-    "CLOUDSDK_*",
-    "CLOUD_ML_REGION",
-    "VERTEX_REGION_*",
 )
+_AWS = ("AWS_*",)
+# The logins of clouds, which pass only where claude is told to ask its model there.
+_CLOUDS = {
+    "CLAUDE_CODE_USE_ANTHROPIC_AWS": _AWS,
+    "CLAUDE_CODE_USE_BEDROCK": _AWS,
+    "CLAUDE_CODE_USE_MANTLE": _AWS,
+    "CLAUDE_CODE_USE_FOUNDRY": ("AZURE_*",),
+    "CLAUDE_CODE_USE_VERTEX": (
+        *("GOOGLE_*", "GCLOUD_*", "CLOUDSDK_*", "CLOUD_ML_REGION", "VERTEX_REGION_*"),
+    ),
+}
+_OFF = frozenset({"", "0", "false", "no", "off"})
 
 # The keys of the user's settings.json that are a login, not a taste.
 LOGIN_SETTINGS = ("apiKeyHelper", "awsAuthRefresh", "awsCredentialExport", "gcpAuthRefresh")
@@ -148,8 +153,12 @@ def find_login(
     settings = _read_settings(child_environment(VENDOR_ENV, config_env, source=source))
     # One more than allowed: the CLI tells how long to wait only before it tries again.
     ours = {**_FIXED_ENV, "CLAUDE_CODE_MAX_RETRIES": str(retries + 1)}
-    extra = {**_login_env(settings.get("env")), **ours, **config_env}
-    env = child_environment(VENDOR_ENV, extra, source=source)
+
+    def environment(vendor: tuple[str, ...]) -> dict[str, str]:
+        extra = {**_login_env(settings.get("env"), vendor), **ours, **config_env}
+        return child_environment(vendor, extra, source=source)
+
+    env = environment((*VENDOR_ENV, *_clouds(environment(VENDOR_ENV))))
     if "ANTHROPIC_BASE_URL" in env:
         # The CLI's account of itself is for Anthropic; at a gateway it spoils the prompt cache.
         env.setdefault("CLAUDE_CODE_ATTRIBUTION_HEADER", "0")
@@ -168,8 +177,14 @@ def _read_settings(env: Mapping[str, str]) -> dict[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
-def _login_env(settings_env: object) -> dict[str, str]:
+def _clouds(env: Mapping[str, str]) -> tuple[str, ...]:
+    """The names that may pass as well, for the clouds that are in use."""
+    in_use = (names for flag, names in _CLOUDS.items() if env.get(flag, "").lower() not in _OFF)
+    return tuple(name for names in in_use for name in names)
+
+
+def _login_env(settings_env: object, vendor: tuple[str, ...]) -> dict[str, str]:
     if not isinstance(settings_env, dict):
         return {}
     texts = {name: value for name, value in settings_env.items() if isinstance(value, str)}
-    return select(VENDOR_ENV, texts)
+    return select(vendor, texts)

@@ -249,7 +249,7 @@ class CodexBackend:
         folder = codex_home.user_folder(source)
         user = codex_home.read_user(folder)
         table = codex_home.settings(user, self._config, source)
-        names = codex_home.variables(codex_home.provider_of(table))
+        names = codex_home.variables(table)
         env = child_environment((*codex_home.VENDOR_ENV, *names), self._config.env)
         return _Setup(program, env, folder, user, table)
 

@@ -42,8 +42,8 @@ VENDOR_ENV = (
     "CODEX_CA_CERTIFICATE",
     "OPENAI_ORGANIZATION",
     "OPENAI_PROJECT",
-    "AWS_*",  # the built-in amazon-bedrock provider
 )
+_BEDROCK = "amazon-bedrock"
 
 _OFF = (
     "apps",
@@ -148,8 +148,11 @@ def provider_of(table: Table) -> Table:
     return found if isinstance(found, dict) else {}
 
 
-def variables(provider: Table) -> tuple[str, ...]:
-    """Return the names of the environment variables that a model provider reads."""
+def variables(table: Table) -> tuple[str, ...]:
+    """Return the names of the environment variables that the chosen model provider reads."""
+    if table.get("model_provider") == _BEDROCK:
+        return ("AWS_*",)
+    provider = provider_of(table)
     headers = provider.get("env_http_headers")
     names = [provider.get("env_key"), *(headers.values() if isinstance(headers, dict) else ())]
     return tuple(name for name in names if isinstance(name, str))

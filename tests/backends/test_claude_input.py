@@ -234,6 +234,27 @@ def test_logins_pass_and_nesting_does_not() -> None:
     assert env["CLAUDE_CODE_MAX_RETRIES"] == "1"
 
 
+@pytest.mark.parametrize(
+    ("flag", "name"),
+    [
+        ("CLAUDE_CODE_USE_BEDROCK", "AWS_SECRET_ACCESS_KEY"),
+        ("CLAUDE_CODE_USE_FOUNDRY", "AZURE_CLIENT_SECRET"),
+        ("CLAUDE_CODE_USE_VERTEX", "GOOGLE_APPLICATION_CREDENTIALS"),
+    ],
+)
+def test_the_login_of_a_cloud_passes_only_if_claude_asks_there(
+    flag: str, name: str, tmp_path: Path
+) -> None:
+    source = {name: "secret"}
+    assert name not in find_login({}, 0, source=source).env
+    assert name not in find_login({flag: "0"}, 0, source=source).env
+    assert find_login({flag: "1"}, 0, source=source).env[name] == "secret"
+    assert find_login({}, 0, source={**source, flag: "true"}).env[name] == "secret"
+    (tmp_path / "settings.json").write_text(json.dumps({"env": {flag: "1", name: "other"}}))
+    login = find_login({"CLAUDE_CONFIG_DIR": str(tmp_path)}, 0, source=source)
+    assert login.env[name] == "other"
+
+
 def test_the_configuration_has_the_last_word() -> None:
     env = find_login({"DISABLE_COMPACT": "0"}, 2, source={"DISABLE_COMPACT": "x"}).env
     assert env["DISABLE_COMPACT"] == "0"

@@ -158,8 +158,10 @@ def test_the_login_is_always_the_file() -> None:
 
 def test_a_provider_names_the_variables_it_reads() -> None:
     provider = {"env_key": "KEY", "env_http_headers": {"X-A": "A", "X-B": 7}}
-    assert variables(provider) == ("KEY", "A")
+    chosen = {"model_provider": "p", "model_providers": {"p": provider}}
+    assert variables(chosen) == ("KEY", "A")
     assert variables({}) == ()
+    assert variables({"model_provider": "amazon-bedrock"}) == ("AWS_*",)
 
 
 def test_a_home_links_to_the_login_and_is_private(user: Path) -> None:
