@@ -204,8 +204,37 @@ class EchoConfig(BackendConfig):
     kind: Literal["echo"]
 
 
+Endpoint = Literal[
+    "chat/completions",
+    "completions",
+    "responses",
+]
+_ENDPOINTS: tuple[Endpoint, ...] = ("chat/completions", "completions")
+
+
+class OpenAIConfig(BackendConfig):
+    """A server with OpenAI's API.
+
+    `base_url` is what OpenAI's clients take, with the version: `http://127.0.0.1:8000/v1`. With no
+    `models` those that it lists are offered. `endpoints` are those that requests are passed on to
+    as they are; the others are answered by way of its chat completions. `retries` are of requests
+    that it has not begun to answer. `forward_key` sends the caller's own key on, in place of
+    `api_key`.
+    """
+
+    kind: Literal["openai"]
+    base_url: Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$")]
+    api_key: str | None = None
+    headers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")], str] = {}
+    forward_key: bool = False
+    endpoints: list[Endpoint] = list(_ENDPOINTS)
+    retries: int = Field(default=2, ge=0, le=10)
+    max_concurrency: int = Field(default=64, ge=1, le=1024)
+
+
 AnyBackendConfig = Annotated[
-    ClaudeConfig | CodexConfig | GeminiConfig | EchoConfig, Field(discriminator="kind")
+    ClaudeConfig | CodexConfig | GeminiConfig | OpenAIConfig | EchoConfig,
+    Field(discriminator="kind"),
 ]
 
 

@@ -6,11 +6,12 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from clinvk.backends import claims
-from clinvk.backends.base import Backend
+from clinvk.backends.base import Backend, Relay
 from clinvk.backends.claude import ClaudeBackend
 from clinvk.backends.codex import CodexBackend
 from clinvk.backends.echo import EchoBackend
 from clinvk.backends.gemini import GeminiBackend
+from clinvk.backends.openai_upstream import OpenAIBackend
 from clinvk.capabilities import Capabilities, Level, require_parts
 from clinvk.config import (
     BackendConfig,
@@ -19,6 +20,7 @@ from clinvk.config import (
     Config,
     EchoConfig,
     GeminiConfig,
+    OpenAIConfig,
 )
 from clinvk.errors import ModelNotFoundError
 from clinvk.procs.supervisor import Supervisor
@@ -58,6 +60,8 @@ class Registry:
     def resolve(self, asked: str) -> Target:
         """Return who answers for a model id: a backend, backend/model, or an alias of one.
 
+        Any other is of the first upstream that lists it.
+
         Raises:
             ModelNotFoundError: listing what exists.
         """
@@ -67,6 +71,8 @@ class Registry:
                 if fnmatchcase(asked, pattern):
                     target = self._direct(replacement.replace("{model}", asked))
                     break
+        if target is None:
+            target = self._listed(asked)
         if target is None:
             known = ", ".join(row.id for row in self.rows())
             raise ModelNotFoundError(
@@ -79,8 +85,7 @@ class Registry:
         rows = []
         for name, backend in self.backends.items():
             if backend.installed:
-                models = self.config.backends[name].models
-                ids = [name, *(f"{name}/{model}" for model in models)]
+                ids = self._ids(name, backend)
                 can = self.capabilities(backend)
                 rows += [ModelRow(model_id, backend.vendor, can) for model_id in ids]
         for alias, replacement in self.config.aliases.items():
@@ -116,6 +121,19 @@ class Registry:
         kinds = (k for k, can in claims.BY_KIND.items() if getattr(can, capability) is not Level.NO)
         return found or list(kinds)
 
+    def _ids(self, name: str, backend: Backend) -> list[str]:
+        config = self.config.backends[name]
+        models = backend.models if isinstance(backend, Relay) else config.models
+        ids = [f"{name}/{model}" for model in models]
+        default = not isinstance(backend, Relay) or config.model is not None or len(ids) == 1
+        return [name, *ids] if default else ids
+
+    def _listed(self, asked: str) -> Target | None:
+        for name, backend in self.backends.items():
+            if isinstance(backend, Relay) and asked in backend.models:
+                return Target(backend, self.config.backends[name], asked)
+        return None
+
     def _direct(self, model_id: str) -> Target | None:
         name, slash, model = model_id.partition("/")
         backend = self.backends.get(name)
@@ -144,5 +162,6 @@ _FACTORIES: dict[type[BackendConfig], Callable[[str, Any, Supervisor], Backend]]
     ClaudeConfig: ClaudeBackend,
     CodexConfig: CodexBackend,
     GeminiConfig: GeminiBackend,
+    OpenAIConfig: OpenAIBackend,
     EchoConfig: lambda name, config, _: EchoBackend(name, config),
 }

@@ -87,8 +87,8 @@ class Lines:
         message = {
             "extra_forbidden": "is not a known key",
             "missing": "is missing",
-            "union_tag_not_found": "kind is missing; it is claude, codex, gemini or echo",
-            "union_tag_invalid": "kind must be claude, codex, gemini or echo",
+            "union_tag_not_found": "kind is missing; it is claude, codex, gemini, openai or echo",
+            "union_tag_invalid": "kind must be claude, codex, gemini, openai or echo",
         }.get(error["type"], str(error["msg"]).removeprefix("Value error, "))
         return self.at(loc, message[:1].lower() + message[1:])
 

@@ -51,7 +51,8 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 THIRD_PARTY = {
-    "aiohttp": {"server", "fetch", "toolserver"},
+    # backends: as a client alone, of the servers whose API is all the CLI that they have
+    "aiohttp": {"server", "fetch", "toolserver", "backends"},
     "click": {"cli"},
     "prometheus_client": {"server"},
     "rich": {"cli"},

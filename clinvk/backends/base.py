@@ -5,7 +5,7 @@ Owns the protocol and the few things that all CLIs share; knows no CLI by name.
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -79,6 +79,62 @@ class Live(ABC, AsyncIterator[Event]):
 
         Raises:
             CliCrashedError: if it cannot go on after all; the turn is then run anew.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A request to pass on as it is: an endpoint such as `embeddings`, its headers and its body.
+
+    `key` is the caller's own, if it showed one.
+    """
+
+    endpoint: str
+    headers: Mapping[str, str]
+    body: bytes | AsyncIterator[bytes]
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PassedReply:
+    """What came back: any status, the headers that concern the caller, and the body as it comes."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: AsyncIterator[bytes]
+
+
+class Relay(ABC):
+    """What a backend is as well that has an HTTP API of its own, which requests can pass on to."""
+
+    @property
+    @abstractmethod
+    def endpoints(self) -> Collection[str]:
+        """The endpoints that it takes requests for."""
+
+    @property
+    @abstractmethod
+    def models(self) -> Sequence[str]:
+        """The models that can be asked for, as far as they are known."""
+
+    @abstractmethod
+    async def refresh(self) -> None:
+        """Look which models there are, unless that is known well enough; never fails."""
+
+    @abstractmethod
+    def require_model(self, model: str | None) -> str:
+        """Return the model, or the default for None.
+
+        Raises:
+            ModelNotFoundError: if there is no default.
+        """
+
+    @abstractmethod
+    def send(self, request: Passed) -> AbstractAsyncContextManager[PassedReply]:
+        """Pass a request on; leaving ends it.
+
+        Raises:
+            UpstreamError: if there is no answer, also from the reply's body.
         """
 
 

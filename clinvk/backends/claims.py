@@ -61,6 +61,26 @@ GEMINI = Capabilities(
     json_schema=_EMULATED,
 )
 
+OPENAI = Capabilities(
+    system_prompt=_NATIVE,
+    history=_NATIVE,
+    continued_turns=_EMULATED,
+    reasoning=_NATIVE,
+    reasoning_effort=_NATIVE,
+    tools=_NATIVE,
+    parallel_tool_calls=_NATIVE,
+    tool_choice=_NATIVE,
+    resumed_turns=_EMULATED,
+    vision=_NATIVE,
+    image_urls=_NATIVE,
+    audio=_NATIVE,
+    files=_EMULATED,
+    pdf=_NATIVE,
+    json_object=_NATIVE,
+    json_schema=_NATIVE,
+    max_tokens=_NATIVE,
+)
+
 ECHO = Capabilities(
     system_prompt=_NO,
     history=_NO,
@@ -80,4 +100,4 @@ ECHO = Capabilities(
     json_schema=_NO,
 )
 
-BY_KIND = {"claude": CLAUDE, "codex": CODEX, "gemini": GEMINI, "echo": ECHO}
+BY_KIND = {"claude": CLAUDE, "codex": CODEX, "gemini": GEMINI, "openai": OPENAI, "echo": ECHO}

@@ -17,6 +17,7 @@ from clinvk import config
 from clinvk.server.app import create_app
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.api import FakeApi
+from tests.fakes.chat import FakeChat
 from tests.fakes.gemini import FakeGemini
 from tests.fakes.responses import FakeResponses
 from tests.real.conftest import cli
@@ -34,6 +35,7 @@ FAKES: Mapping[str, type[FakeApi]] = {
     "claude": FakeAnthropic,
     "codex": FakeResponses,
     "gemini": FakeGemini,
+    "openai": FakeChat,
     "echo": NoApi,
 }
 
@@ -42,6 +44,9 @@ def settings(name: str, fake: FakeApi, home: Path) -> dict[str, Any]:
     """What a user writes in backends.yaml to point a CLI at another model API."""
     if name == "echo":
         return {"kind": name}
+    if name == "openai":  # by way of events, as for the other dialects
+        upstream = {"base_url": f"{fake.url}/v1", "api_key": "sk-test", "model": "m"}
+        return {"kind": name, "endpoints": [], **upstream}
     backend: dict[str, Any] = {"kind": name, "command": cli(name), "env": {"HOME": str(home)}}
     if name == "claude":
         backend["env"] |= {"ANTHROPIC_BASE_URL": fake.url, "ANTHROPIC_API_KEY": "sk-ant-test"}

@@ -101,7 +101,7 @@ class Asker:
     @property
     def told(self) -> list[dict[str, Any]]:
         """The bodies that asked the model, in order."""
-        asked = (":streamGenerateContent", "/v1/messages", "/responses")
+        asked = (":streamGenerateContent", "/v1/messages", "/responses", "/chat/completions")
         return [r.body for r in self.bridge.fake.requests if any(a in r.path for a in asked)]
 
     def level(self, exact: Callable[[Any], bool], within: str) -> Level:
@@ -238,7 +238,8 @@ async def files(asker: Asker) -> Level:
 
 async def pdf(asker: Asker) -> Level:
     await asker.ask(user("read", file("a.pdf", PDF)))
-    return asker.level(lambda value: value == PDF, PDF)
+    prefix = "data:application/pdf;base64,"
+    return asker.level(lambda value: str(value).removeprefix(prefix) == PDF, PDF)
 
 
 async def json_object(asker: Asker) -> Level:

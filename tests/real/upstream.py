@@ -19,7 +19,8 @@ def said(body: dict[str, Any]) -> list[Said]:
         return _texts([(roles.get(item["role"], item["role"]), item["content"]) for item in items])
     roles = {"assistant": "model"}
     turns = [(roles.get(m["role"], m["role"]), m["content"]) for m in body["messages"]]
-    return _texts([("system", body["system"]), *turns])
+    system = [("system", body["system"])] if "system" in body else []
+    return _texts([*system, *turns])
 
 
 def _texts(turns: list[tuple[str, Any]]) -> list[Said]:
@@ -40,14 +41,15 @@ def tools(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
         for item in body.get("input", []):
             for space in item.get("tools", []) if item["type"] == "additional_tools" else []:
                 declared += space["tools"]
-    return {tool["name"]: tool for tool in declared}
+    return {tool["name"]: tool for tool in (each.get("function", each) for each in declared)}
 
 
 def effort(body: dict[str, Any]) -> Any:
     """How hard the model is to think, in the API's own words."""
     if "contents" in body:
         return body["generationConfig"].get("thinkingConfig")
-    return body.get("reasoning", body.get("output_config"))
+    told = body.get("reasoning", body.get("output_config"))
+    return told or body.get("reasoning_effort")
 
 
 def must_call(body: dict[str, Any]) -> bool:
@@ -60,7 +62,8 @@ def form(body: dict[str, Any]) -> bool:
     """Whether the API, or Claude Code's own tool for it, is told the form of the answer."""
     if "contents" in body:
         return "responseMimeType" in body["generationConfig"]
-    return "format" in body.get("text", {}) or "StructuredOutput" in tools(body)
+    told = "format" in body.get("text", {}) or "response_format" in body
+    return told or "StructuredOutput" in tools(body)
 
 
 def leaves(value: Any) -> Iterator[Any]:
