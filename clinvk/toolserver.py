@@ -9,7 +9,7 @@ Knows no CLI, and runs nothing.
 import hmac
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -66,10 +66,15 @@ class Offer:
     ) -> None:
         self.url = address
         self.headers = {SECRET_HEADER: secrets.token_urlsafe(32)}
-        self.listed = False
+        self.listing = anyio.Event()
         self._tools = {tool.name: tool for tool in tools}
         self._on_call = on_call
         self._open: dict[Call, object] = {}
+
+    @property
+    def listed(self) -> bool:
+        """Whether the CLI has asked which tools there are."""
+        return self.listing.is_set()
 
     def reply(self, message: Json) -> Json | Call | None:
         """Return the answer to a message, None to a notification, or the call it is."""
@@ -79,7 +84,7 @@ class Offer:
             case "tools/call":
                 return self._called(message, params)
             case "tools/list":
-                self.listed = True
+                self.listing.set()
                 tools = [
                     {"name": t.name, "description": t.description, "inputSchema": t.schema}
                     for t in self._tools.values()
@@ -223,6 +228,14 @@ class ToolServer:
         finally:
             offer.done(call)
         return response
+
+
+def reachable(env: Mapping[str, str]) -> dict[str, str]:
+    """Return a child's environment in which no proxy stands before the server."""
+    spared = env.get("NO_PROXY", env.get("no_proxy", ""))
+    if spared == "*":
+        return dict(env)
+    return {**env, "NO_PROXY": ",".join(filter(None, (spared, HOST)))}
 
 
 def _result(message: Json, result: Json) -> Json:

@@ -1,11 +1,12 @@
 """The Agent Client Protocol, version 1, whatever agent speaks it: one process, many sessions.
 
 Owns the handshake, sessions, prompts and the parsing of updates; knows no agent by name. No file
-access is offered, and every permission the agent asks for is refused.
+access is offered, and every permission the agent asks for is refused but what a session's entry
+in `permits` allows.
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -153,6 +154,7 @@ class AcpAgent:
         )
         self._sessions: dict[str, MemoryObjectSendStream[Message]] = {}
         self._stuck = False
+        self.permits: dict[str, Callable[[Message], bool]] = {}
 
     @classmethod
     async def greet(
@@ -200,7 +202,11 @@ class AcpAgent:
         return result if isinstance(result, dict) else {}
 
     async def open_session(self, cwd: Path) -> str:
-        """Open a session in a folder and return its id.
+        """Open a session in a folder and return its id; see `new_session`."""
+        return str((await self.new_session(cwd))["sessionId"])
+
+    async def new_session(self, cwd: Path, servers: Sequence[Message] = ()) -> Message:
+        """Open a session in a folder, with MCP servers, and return what the agent says of it.
 
         Raises:
             RpcError: if the agent refuses, for instance because nobody is logged in.
@@ -212,24 +218,36 @@ class AcpAgent:
         try:
             # Who leaves meanwhile must not keep it from being known that the CLI is stuck.
             with anyio.fail_after(OPEN_S, shield=True):
-                result = await self.request("session/new", {"cwd": str(cwd), "mcpServers": []})
+                result = await self.request(
+                    "session/new", {"cwd": str(cwd), "mcpServers": list(servers)}
+                )
         except TimeoutError:
             self._stuck = True
             raise CliProtocolError(
                 f"the CLI did not open a session within {OPEN_S:g} s; the next turn starts it anew"
             ) from None
-        session = result.get("sessionId")
-        if not isinstance(session, str):
+        if not isinstance(result.get("sessionId"), str):
             raise CliProtocolError("the agent opened a session without an id")
-        return session
+        return result
 
     @asynccontextmanager
     async def prompt(
-        self, supervisor: Supervisor, session: str, prompt: tuple[Block, ...]
+        self,
+        supervisor: Supervisor,
+        session: str,
+        prompt: tuple[Block, ...],
+        *,
+        say: Callable[[Block], Message] = content,
     ) -> AsyncIterator[MemoryObjectReceiveStream[Message]]:
         """Ask in a session; yields its messages, the reply last. Leaving cancels the turn.
 
         The stream ends without a reply if the agent goes.
+
+        Args:
+            supervisor: holds what runs beside the reader.
+            session: where to ask.
+            prompt: what to ask.
+            say: gives the protocol's content block of a block.
         """
         send, receive = anyio.create_memory_object_stream[Message](float("inf"))
         self._sessions[session] = send
@@ -244,14 +262,14 @@ class AcpAgent:
             if left:  # before this job's first step: a prompt now would come after its cancel
                 answered.set()
                 return
-            blocks = [content(block) for block in prompt]
+            blocks = [say(block) for block in prompt]
             try:
                 result = await self._peer.request(
                     "session/prompt", {"sessionId": session, "prompt": blocks}
                 )
                 tell({"result": result if isinstance(result, dict) else {}})
             except RpcError as exc:
-                tell({"error": {"code": exc.code, "message": exc.message}})
+                tell({"error": {"code": exc.code, "message": exc.message, "data": exc.data}})
             except RpcClosedError:
                 pass
             finally:
@@ -324,15 +342,17 @@ class AcpAgent:
     async def _refuse(self, number: int | str, method: str, params: Message) -> None:
         with suppress(RpcClosedError):
             if method == "session/request_permission":
-                await self._peer.reply(number, {"outcome": _rejection(params)})
+                await self._peer.reply(number, {"outcome": self._decide(params)})
             else:
                 await self._peer.refuse(number, METHOD_NOT_FOUND, f"{method!r} is not offered")
 
-
-def _rejection(params: Message) -> Message:
-    """Choose to reject this once if that is offered: `cancelled` would end the turn."""
-    options = params.get("options")
-    for option in options if isinstance(options, list) else []:
-        if isinstance(option, dict) and option.get("kind") == "reject_once":
-            return {"outcome": "selected", "optionId": option.get("optionId")}
-    return {"outcome": "cancelled"}
+    def _decide(self, params: Message) -> Message:
+        permit, call = self.permits.get(str(params.get("sessionId"))), params.get("toolCall")
+        allowed = permit is not None and isinstance(call, dict) and permit(call)
+        # Rejecting this once, if that is offered: `cancelled` would end the turn.
+        wanted = "allow_once" if allowed else "reject_once"
+        options = params.get("options")
+        for option in options if isinstance(options, list) else []:
+            if isinstance(option, dict) and option.get("kind") == wanted:
+                return {"outcome": "selected", "optionId": option.get("optionId")}
+        return {"outcome": "cancelled"}

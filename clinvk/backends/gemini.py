@@ -29,7 +29,8 @@ from clinvk.backends.gemini_api import CONTEXT_TOKENS, LOGIN_FIX, estimate_token
 from clinvk.backends.gemini_home import EFFORTS, VENDOR_ENV, Home, Login, find_login
 from clinvk.backends.gemini_prompt import prompt
 from clinvk.backends.gemini_session import Conversation, GeminiServer
-from clinvk.backends.gemini_tools import SERVER, check_tools, must_call, offered_tools
+from clinvk.backends.gemini_tools import check_tools, must_call, offered_tools
+from clinvk.backends.mcp_tools import SERVER
 from clinvk.config import GeminiConfig
 from clinvk.errors import CliCrashedError, ClinvkError, ContextTooLongError, NotLoggedInError
 from clinvk.events import Event
@@ -215,7 +216,7 @@ class GeminiBackend:
                 self._supervisor,
                 Command(
                     (*argv, "--acp", *self._record_to(home)),
-                    _reaching_tools({**dict(login.extra_env), **self._env(), **home.env}),
+                    toolserver.reachable({**dict(login.extra_env), **self._env(), **home.env}),
                     home.folder(None),
                 ),
             )
@@ -271,14 +272,6 @@ class GeminiBackend:
             _log.debug("no version of %r: %s", self.name, exc)
             return None
         return (said.stdout.strip() or None) if said.code == 0 else None
-
-
-def _reaching_tools(env: dict[str, str]) -> dict[str, str]:
-    """Return an environment in which no proxy stands before the tool server."""
-    spared = env.get("NO_PROXY", env.get("no_proxy", ""))
-    if spared == "*":
-        return env
-    return {**env, "NO_PROXY": ",".join(filter(None, (spared, toolserver.HOST)))}
 
 
 def _package_version(program: Path) -> str | None:

@@ -1,67 +1,23 @@
 """A turn as the blocks of a prompt for Gemini CLI: pure.
 
-Owns what the CLI needs beside the transcript: media that were checked, text files as text, and
-a guard before what it would take for a command.
+Owns what differs from any other agent's prompt: the names of tools, and what gemini puts around
+their results.
 """
 
-import re
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-from clinvk import transcript
+from clinvk.backends import acp_prompt
+from clinvk.backends.acp_prompt import GUARD, mark_of, said_since
 from clinvk.backends.gemini_tools import as_seen
-from clinvk.errors import BadRequestError
-from clinvk.media import is_remote, read_audio, read_document, read_image
 from clinvk.transcript import Block
-from clinvk.turn import AudioPart, FilePart, ImagePart, Message, Part, TextPart, Turn
+from clinvk.turn import Message, Turn
 
-# gemini runs a prompt that begins with "/" or "$" as a command if it knows the word. An invisible
-# block before it is no word of gemini's, and does not change what the user said.
-GUARD = "\u200b"
-# What JavaScript's trim takes away, gemini does before it looks.
-_BLANK = " \t\n\v\f\r\u00a0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(
-    map(chr, range(0x2000, 0x200B))
-)
-
-_MARK = re.compile(r"between a line (<<<k\d+) ROLE>>>")
 _CLOSING = "</untrusted_context>"
 
 
 def prompt(turn: Turn) -> tuple[Block, ...]:
-    """Return the blocks of a turn's prompt.
-
-    Raises:
-        BadRequestError: if there is nothing to ask, which gemini answers as if it were asked
-            about its own context, or if media are not what they should be.
-    """
-    blocks = transcript.blocks(_with_files_as_text(as_seen(turn)))
-    if blocks == ("",):
-        raise BadRequestError(
-            "the message is empty, and gemini has no way to send that; write something",
-            param=f"messages[{len(turn.messages) - 1}].content",
-        )
-    return _guarded(blocks)
-
-
-def mark_of(blocks: tuple[Block, ...]) -> str | None:
-    """Return what every mark of a transcript begins with, None if the blocks are none."""
-    found = _MARK.search(blocks[0]) if isinstance(blocks[0], str) else None
-    return None if found is None else found[1]
-
-
-def said_since(messages: Sequence[Message]) -> tuple[Block, ...] | None:
-    """Return the blocks of what a user says in a session that goes on.
-
-    None if there is nothing in it; a transcript can say that, a prompt cannot.
-    """
-    blocks: list[Block] = []
-    for message in messages:
-        said = transcript.blocks(_with_files_as_text(Turn("", (message,))))
-        if said == ("",):
-            return None
-        blocks += ["\n\n", *said] if blocks else said
-    return _guarded(tuple(blocks))
+    """Return the blocks of a turn's prompt; see `acp_prompt.prompt`."""
+    return acp_prompt.prompt(as_seen(turn), "gemini")
 
 
 def result_content(message: Message) -> list[dict[str, Any]] | None:
@@ -69,55 +25,7 @@ def result_content(message: Message) -> list[dict[str, Any]] | None:
 
     It puts each text between two lines, and takes no sound.
     """
-    content: list[dict[str, Any]] = []
-    [told] = _with_files_as_text(Turn("", (message,))).messages
-    for part in told.parts:
-        match part:
-            case TextPart(text):
-                if _CLOSING in text:
-                    return None
-                if content and content[-1]["type"] == "text":
-                    content[-1]["text"] += text
-                else:
-                    content.append({"type": "text", "text": text})
-            case ImagePart():
-                image = read_image(part, "")
-                content.append({"type": "image", "mimeType": image.media_type, "data": image.data})
-            case _:
-                return None
-    return content
+    return acp_prompt.result_content(message, _CLOSING)
 
 
-def _guarded(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
-    first = blocks[0]
-    if isinstance(first, str) and first.lstrip(_BLANK).startswith(("/", "$")):
-        return (GUARD, *blocks)
-    return blocks
-
-
-def _with_files_as_text(turn: Turn) -> Turn:
-    """Check all media, and put the text of text files where they stand."""
-    messages = []
-    for at, message in enumerate(turn.messages):
-        parts = [
-            _checked(part, f"messages[{at}].content[{position}]")
-            for position, part in enumerate(message.parts)
-        ]
-        messages.append(replace(message, parts=tuple(parts)))
-    return replace(turn, messages=tuple(messages))
-
-
-def _checked(part: Part, param: str) -> Part:
-    match part:
-        case ImagePart():
-            if not is_remote(part):  # those are fetched before the turn is opened
-                read_image(part, param)
-        case AudioPart():
-            read_audio(part, param)
-        case FilePart():
-            text = read_document(part, param).as_text
-            if text is not None:
-                return TextPart(text)
-        case TextPart():
-            pass
-    return part
+__all__ = ["GUARD", "mark_of", "prompt", "result_content", "said_since"]
