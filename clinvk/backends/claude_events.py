@@ -48,6 +48,7 @@ class ClaudeParser:
     Args:
         retries: how often the CLI may ask its model API again before the turn has failed.
         offer: what the model may do beside talking.
+        follows: whether there was a turn before in the same process.
         clock: seconds since 1970.
     """
 
@@ -56,9 +57,11 @@ class ClaudeParser:
         retries: int = 0,
         offer: Offer = Offer(),  # noqa: B008 - it is frozen
         *,
+        follows: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.ended = False
+        self._follows = follows
         self.may_linger = False
         self.may_go_on = False
         self._retries = retries
@@ -131,8 +134,8 @@ class ClaudeParser:
         reported = _mapping(event.get("usage"))
         self._usage |= {name: value for name, value in reported.items() if value is not None}
         stop = _mapping(event.get("delta")).get("stop_reason")
-        if not isinstance(stop, str):
-            return []
+        if not isinstance(stop, str) or (self._follows and not self._started):
+            return []  # of no message of this turn: one more end of the turn before
         reason = _REASONS.get(stop, FinishReason.STOP)
         if reason is FinishReason.STOP and self._blocks.broken is not None:
             return _failed(UpstreamError(f"the arguments of {self._blocks.broken!r} are no JSON"))

@@ -59,7 +59,7 @@ class ClaudeConversation(Live):
 
     async def go_on(self, news: tuple[Message, ...]) -> None:
         """Begin the next turn; see `Live.go_on`."""
-        self._parser = ClaudeParser(self._retries, self._offer)
+        self._parser = ClaudeParser(self._retries, self._offer, follows=True)
         if news[0].role is Role.TOOL:
             results = claude_input.results(news)
             if results is None:

@@ -261,6 +261,7 @@ FAULTS: dict[str, Callable[[Talk], None]] = {
     "hang-before": _then(_nothing, hang),
     "hang-during": _then(_half, hang),
     "hang-stubborn": _then(_half, lambda: (stubborn(), hang())),
+    "hang-after": _then(_well, hang),
     "hang-at-exit": _then(_well, _stay),
     "hang-with-child": _then(_half, _with_child),
     "no-end": _then(_whole, hang),
