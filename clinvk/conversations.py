@@ -23,13 +23,14 @@ class Course(StrEnum):
 
     `RESUMED`: the results of calls went to the turn that waited for them. `REPLAYED`: that turn
     was gone, so a new one was told the whole history. `CONTINUED`: a conversation went on where
-    it was. `NEW`: any other.
+    it was. `RELAYED`: the request passed to an upstream as it was. `NEW`: any other.
     """
 
     NEW = "new"
     REPLAYED = "replayed"
     RESUMED = "resumed"
     CONTINUED = "continued"
+    RELAYED = "relayed"
 
 
 @dataclass(frozen=True, slots=True)

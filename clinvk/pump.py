@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
 import anyio
@@ -114,11 +114,10 @@ class Pump:
         course: Course | None = None
         last: Finished | Failed | None = None
         try:
-            if await self._admitted_in_time(ask):
-                ask.record.admitted = time.monotonic()
+            if await admitted(self._target, ask):
                 last, course = await self._outcome(ask)
             else:
-                last = Failed(self._queued_too_long())
+                last = Failed(queued_too_long(self._target, self._lane))
             ask.record.outcome = "cancelled" if last is None else _name(last)
         finally:
             try:
@@ -133,12 +132,6 @@ class Pump:
         # Who has not heard of its end will not go on with it.
         return course if told or not self._lane.kept.drop(self) else None
 
-    async def _admitted_in_time(self, ask: Ask) -> bool:
-        with anyio.move_on_after(self._target.config.queue_s):
-            await ask.ticket.admitted()
-            return True
-        return False
-
     async def _outcome(self, ask: Ask) -> tuple[Finished | Failed | None, Course | None]:
         """Run the turn; return its last event, None if its reader has left, and how it is kept."""
         telling = Telling(ask)
@@ -146,7 +139,7 @@ class Pump:
             with anyio.fail_after(self._target.config.timeout_s):
                 last = await self._turn_through(ask, telling)
         except TimeoutError:
-            return Failed(self._too_long("the turn took longer than", "timeout_s")), None
+            return Failed(too_long(self._target, "the turn took longer than", "timeout_s")), None
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             return None, None
         except Exception as exc:  # noqa: BLE001 - every failure is the reader's to hear
@@ -166,7 +159,9 @@ class Pump:
                     last = await self._carry(await self._opened(again), telling)
                 return last
         except TimeoutError:
-            raise self._too_long("the CLI and its model did not begin for", "first_s") from None
+            raise too_long(
+                self._target, "the CLI and its model did not begin for", "first_s"
+            ) from None
 
     async def _gone_on(self, ask: Ask, telling: Telling) -> Finished | Failed | None:
         """Go on with the conversation; None if it turns out that it cannot."""
@@ -213,25 +208,9 @@ class Pump:
                     if last is not None:
                         return last
         except TimeoutError:
-            raise self._too_long("the CLI was silent for", "silence_s") from None
+            raise too_long(self._target, "the CLI was silent for", "silence_s") from None
         raise CliProtocolError(
             f"backend {self._target.backend.name!r} ended its answer without a result"
-        )
-
-    def _queued_too_long(self) -> BusyError:
-        config, gate = self._target.config, self._lane.gate
-        return BusyError(
-            f"no place was free for {config.queue_s:g} s: backend {self._target.backend.name!r} "
-            f"runs {gate.running} turns and {gate.waiting} wait; ask again later, or raise "
-            f"max_concurrency or queue_s in backends.yaml",
-            retry_after_s=self._lane.retry_after_s,
-        )
-
-    def _too_long(self, what: str, key: str) -> TurnTimeoutError:
-        seconds = getattr(self._target.config, key)
-        return TurnTimeoutError(
-            f"{what} {seconds:g} s; "
-            f"raise {key} of backend {self._target.backend.name!r} to allow more"
         )
 
     def _keep(self, ask: Ask, telling: Telling, last: Finished | Failed) -> Course | None:
@@ -251,10 +230,60 @@ class Pump:
         return course
 
 
+@asynccontextmanager
+async def run_in_place(target: Target, lane: Lane, ask: Ask) -> AsyncIterator[None]:
+    """Enter once the place of a request that runs in its own task is free; within its time.
+
+    Raises:
+        ClinvkError: if it takes too long.
+    """
+    if not await admitted(target, ask):
+        raise queued_too_long(target, lane)
+    began = time.monotonic()
+    try:
+        with anyio.fail_after(target.config.timeout_s):
+            yield
+    except TimeoutError:
+        raise too_long(target, "the request took longer than", "timeout_s") from None
+    finally:
+        lane.learn(time.monotonic() - began)
+
+
+async def admitted(target: Target, ask: Ask) -> bool:
+    """Wait for the place of a turn; return whether it came in time."""
+    with anyio.move_on_after(target.config.queue_s):
+        await ask.ticket.admitted()
+        ask.record.admitted = time.monotonic()
+        return True
+    return False
+
+
+def queued_too_long(target: Target, lane: Lane) -> BusyError:
+    """Return the error that no place came free in time."""
+    config, gate = target.config, lane.gate
+    return BusyError(
+        f"no place was free for {config.queue_s:g} s: backend {target.backend.name!r} "
+        f"runs {gate.running} turns and {gate.waiting} wait; ask again later, or raise "
+        f"max_concurrency or queue_s in backends.yaml",
+        retry_after_s=lane.retry_after_s,
+    )
+
+
+def too_long(target: Target, what: str, key: str) -> TurnTimeoutError:
+    """Return the error that something took longer than a limit allows."""
+    seconds = getattr(target.config, key)
+    return TurnTimeoutError(
+        f"{what} {seconds:g} s; raise {key} of backend {target.backend.name!r} to allow more"
+    )
+
+
 def _name(last: Finished | Failed) -> str:
-    if isinstance(last, Finished):
-        return last.reason.value
-    return last.error.code or type(last.error).__name__
+    return last.reason.value if isinstance(last, Finished) else outcome_of(last.error)
+
+
+def outcome_of(error: ClinvkError) -> str:
+    """Return what a turn that failed is counted as."""
+    return error.code or type(error).__name__
 
 
 def as_error(exc: Exception) -> ClinvkError:

@@ -9,7 +9,8 @@ pump leave the backend, which interrupts the CLI's turn.
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
@@ -25,7 +26,7 @@ from clinvk.events import Failed, Finished
 from clinvk.fetch import Fetcher
 from clinvk.gate import Gate, GateFullError, Ticket
 from clinvk.procs.supervisor import Job, Supervisor
-from clinvk.pump import Lane, Pump
+from clinvk.pump import Lane, Pump, outcome_of, run_in_place
 from clinvk.registry import Registry, Target
 from clinvk.telling import Ask, Item
 from clinvk.turn import Turn
@@ -126,6 +127,7 @@ class Service:
         self._stopping = False
         self._jobs: set[Job] = set()
         self._asks: set[Ask] = set()
+        self._passing: set[anyio.CancelScope] = set()
         self._sweep_at = SWEEP_JOBS
 
     def start(self, turn: Turn, *more: Turn, caller: str = "") -> Stream:
@@ -157,6 +159,41 @@ class Service:
             stream.asks.append(ask)
         send.close()
         return stream
+
+    @asynccontextmanager
+    async def passing(self, target: Target, asked: str, caller: str) -> AsyncIterator[Ask]:
+        """Hold a place of a backend for a request that passes to it as it is.
+
+        Whoever enters does the work, in its own task, and says what the outcome was.
+
+        Raises:
+            ClinvkError: if there is no place, or no time.
+        """
+        if self._stopping:
+            raise ShuttingDownError("the server is stopping; ask again in a moment")
+        name = target.backend.name
+        lane = self._lanes[name]
+        (ticket,) = self._admit(lane, 1, name)
+        send, receive = anyio.create_memory_object_stream[Item]()
+        receive.close()
+        ask = Ask(Turn(asked, ()), 0, name, caller, ticket, send, Course.RELAYED)
+        self._asks.add(ask)
+        try:
+            with anyio.CancelScope() as scope:
+                self._passing.add(scope)
+                async with run_in_place(target, lane, ask):
+                    yield ask
+            if scope.cancelled_caught:
+                raise ShuttingDownError("the server is stopping; ask again in a moment")
+        except ClinvkError as exc:
+            ask.record.outcome = outcome_of(exc)
+            raise
+        finally:
+            self._passing.discard(scope)
+            self._asks.discard(ask)
+            ticket.give_back()
+            await ask.end(None)
+            self._observe(name, ask)
 
     def apply(self, registry: Registry) -> None:
         """Take new backends, models and aliases for the turns to come.
@@ -195,6 +232,8 @@ class Service:
         self._stopping = True
         for job in self._jobs:
             job.cancel()
+        for scope in self._passing:
+            scope.cancel()
 
     async def warm(self) -> None:
         """Start what backends can start before their first turn; failures are logged."""

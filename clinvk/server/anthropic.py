@@ -31,6 +31,7 @@ def add_routes(app: web.Application) -> None:
 
 async def list_models(request: web.Request) -> web.Response:
     """Answer `GET /models`: all of them, on one page."""
+    await handlers.learn_models(request)
     return web.json_response(list_body(row.id for row in handlers.usable_rows(request)))
 
 

@@ -17,6 +17,7 @@ from clinvk.server import (
     metrics,
     middleware,
     pages,
+    relay,
     responses,
 )
 from clinvk.service import Service
@@ -100,8 +101,12 @@ def create_app(
 
 
 def _add_openai_routes(app: web.Application, prefix: str) -> None:
-    app.router.add_post(f"{prefix}/chat/completions", handlers.Answer(OpenAIChat()).handle)
-    app.router.add_post(f"{prefix}/completions", handlers.Answer(OpenAICompletions()).handle)
+    for endpoint, dialect in (
+        ("chat/completions", OpenAIChat()),
+        ("completions", OpenAICompletions()),
+    ):
+        passing = relay.PassOn(endpoint, handlers.Answer(dialect).handle)
+        app.router.add_post(f"{prefix}/{endpoint}", passing.handle)
     app.router.add_get(f"{prefix}/models", handlers.list_models)
     app.router.add_get(f"{prefix}/models/{{id:.+}}", handlers.get_model)
     responses.add_routes(app, prefix)

@@ -196,6 +196,12 @@ def caller_of(request: web.Request) -> Caller:
     return request[CALLER]
 
 
+def own_key(request: web.Request) -> str | None:
+    """Return a key that a request shows and that is none of this server's: one for an upstream."""
+    keyring = request.app[KEYRING]
+    return next((key for key in _presented(request) if key and keyring.find(key) is None), None)
+
+
 def add_guard(app: web.Application, keyring: Keyring, guarded: pages.Pages) -> None:
     """Keep an application, whose middlewares have `guard`, for those who may call."""
     app[KEYRING] = keyring

@@ -13,7 +13,7 @@ import anyio
 from aiohttp import web
 
 from clinvk import __version__
-from clinvk.backends.base import State
+from clinvk.backends.base import Relay, State
 from clinvk.errors import ClinvkError, ModelNotFoundError
 from clinvk.events import Failed
 from clinvk.registry import ModelRow, Target
@@ -139,7 +139,7 @@ class _Streamed:
             if finished:
                 await finish()
             await self._send(self._encoder.end(), stream)
-            with self._taken_in_time():
+            with taken_in_time(self._request):
                 await self._response.write_eof()
         except ConnectionError:
             _log.debug("%s: the client went away", request_id(self._request))
@@ -153,25 +153,27 @@ class _Streamed:
         if not self._response.prepared:
             self._response.headers.update(_headers(stream))
             await self._response.prepare(self._request)
-        with self._taken_in_time():
+        with taken_in_time(self._request):
             await self._response.write(data)
 
-    @contextlib.contextmanager
-    def _taken_in_time(self) -> Iterator[None]:
-        """Cut a client off that takes nothing, or it would hold its turn's place for as long."""
-        send_s = self._request.app[SEND_S]
-        try:
-            with anyio.fail_after(send_s):
-                yield
-        except TimeoutError:
-            _log.info("%s: the client took nothing for %g s", request_id(self._request), send_s)
-            if self._request.transport is not None:
-                self._request.transport.abort()
-            raise ConnectionAbortedError from None
+
+@contextlib.contextmanager
+def taken_in_time(request: web.Request) -> Iterator[None]:
+    """Cut a client off that takes nothing, or it would hold its turn's place for as long."""
+    send_s = request.app[SEND_S]
+    try:
+        with anyio.fail_after(send_s):
+            yield
+    except TimeoutError:
+        _log.info("%s: the client took nothing for %g s", request_id(request), send_s)
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionAbortedError from None
 
 
 async def list_models(request: web.Request) -> web.Response:
     """Answer `GET /models`."""
+    await learn_models(request)
     rows = usable_rows(request)
     models = ((row.id, row.owned_by, row.capabilities.told()) for row in rows)
     return web.json_response(list_body(models))
@@ -182,6 +184,14 @@ async def get_model(request: web.Request) -> web.Response:
     asked, target = find_model(request)
     can = request.app[SERVICE].registry.capabilities(target.backend)
     return web.json_response(model_body(asked, target.backend.vendor, can.told()))
+
+
+async def learn_models(request: web.Request) -> None:
+    """Have every upstream look which models it has, unless it knows well enough."""
+    async with anyio.create_task_group() as group:
+        for backend in request.app[SERVICE].registry.backends.values():
+            if isinstance(backend, Relay):
+                group.start_soon(backend.refresh)
 
 
 def usable_rows(request: web.Request) -> list[ModelRow]:

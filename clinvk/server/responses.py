@@ -17,6 +17,7 @@ from clinvk.errors import (
     NotFoundError,
     UnsupportedError,
 )
+from clinvk.server import relay
 from clinvk.server.auth import caller_of
 from clinvk.server.handlers import Answer
 from clinvk.server.middleware import request_id
@@ -38,7 +39,8 @@ _log = logging.getLogger(__name__)
 def add_routes(app: web.Application, prefix: str) -> None:
     """Add the routes of the Responses API under a prefix."""
     one = f"{prefix}/responses/{{id}}"
-    app.router.add_post(f"{prefix}/responses", Responses().handle)
+    passing = relay.PassOn("responses", Responses().handle)
+    app.router.add_post(f"{prefix}/responses", passing.handle)
     app.router.add_get(one, get_response)
     app.router.add_delete(one, delete_response)
     app.router.add_get(f"{one}/input_items", list_input_items)

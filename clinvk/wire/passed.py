@@ -1,0 +1,120 @@
+"""What must be known of a request and a reply that pass untouched: the model, the tokens. Pure."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from clinvk.events import Usage
+
+TAIL_BYTES = 64 * 1024  # of a reply that are looked through for its usage
+
+_DECODER = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\n\r]*")
+_USAGE = re.compile(rb'"usage"\s*:\s*(?={)')  # never within a text, where quotes are escaped
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A JSON body, and the model that it asks for."""
+
+    model: str
+    _text: str
+    _spans: tuple[tuple[int, int], ...]
+
+    def renamed(self, model: str) -> bytes:
+        """Return the body with another model, and every other byte as it is."""
+        pieces, at = [], 0
+        for start, end in self._spans:
+            pieces += [self._text[at:start], json.dumps(model, ensure_ascii=False)]
+            at = end
+        return "".join([*pieces, self._text[at:]]).encode()
+
+
+def named(body: bytes) -> Named | None:
+    """Return a body with its model; None if it is no JSON object that has one."""
+    try:
+        text = body.decode()
+        found = [(value, span) for key, value, span in _members(text) if key == "model"]
+    except (ValueError, IndexError, RecursionError):
+        return None
+    if not found or not isinstance(model := found[-1][0], str):
+        return None
+    return Named(model, text, tuple(span for _, span in found))
+
+
+def _members(text: str) -> Iterator[tuple[str, Any, tuple[int, int]]]:
+    """Yield each member of the object that a text is, with the place of its value.
+
+    Raises:
+        ValueError: if it is none.
+        IndexError: if it ends early.
+    """
+    at = _expect(text, 0, "{")
+    while text[at] != "}":
+        if text[at] != '"':
+            raise ValueError(at)
+        key, at = _DECODER.raw_decode(text, at)
+        start = _expect(text, at, ":")
+        value, end = _DECODER.raw_decode(text, start)
+        yield key, value, (start, end)
+        at = _skip(text, end)
+        if text[at] != "}":
+            at = _expect(text, at, ",")
+            if text[at] == "}":
+                raise ValueError(at)
+    if _skip(text, at + 1) != len(text):
+        raise ValueError(at)
+
+
+def _expect(text: str, at: int, mark: str) -> int:
+    at = _skip(text, at)
+    if text[at] != mark:
+        raise ValueError(at)
+    return _skip(text, at + 1)
+
+
+def _skip(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return at if found is None else found.end()
+
+
+class UsageTail:
+    """Finds the usage of a reply in the last of its bytes, of whichever of OpenAI's endpoints."""
+
+    def __init__(self) -> None:
+        self._tail = bytearray()
+
+    def push(self, piece: bytes) -> None:
+        """Take the next bytes."""
+        self._tail += piece
+        if len(self._tail) > 2 * TAIL_BYTES:
+            del self._tail[:-TAIL_BYTES]
+
+    def usage(self) -> Usage | None:
+        """Return the last usage that was told, if any was."""
+        found = [match.end() for match in _USAGE.finditer(self._tail)]
+        for start in reversed(found):
+            try:
+                told, _ = _DECODER.raw_decode(self._tail[start:].decode("utf-8", "replace"))
+            except ValueError:
+                continue
+            return _usage(told)
+        return None
+
+
+def _usage(told: Mapping[str, Any]) -> Usage:
+    def count(group: Any, *names: str) -> int:  # noqa: ANN401 - JSON
+        told = group if isinstance(group, dict) else {}
+        values = (told.get(name) for name in names)
+        return next((value for value in values if type(value) is int and value >= 0), 0)
+
+    taken = told.get("prompt_tokens_details") or told.get("input_tokens_details")
+    given = told.get("completion_tokens_details") or told.get("output_tokens_details")
+    return Usage(
+        count(told, "prompt_tokens", "input_tokens"),
+        count(told, "completion_tokens", "output_tokens"),
+        cached_tokens=count(taken, "cached_tokens"),
+        reasoning_tokens=count(given, "reasoning_tokens"),
+    )
