@@ -1,6 +1,7 @@
 # make serve   set everything up and serve the CLIs you have at 127.0.0.1:8080
 # make test    set everything up and run every test, those with the real CLIs too
 # make check   format, lint and types
+# make fuzz    look longer for what breaks parsers and the server: FUZZ=20 times as long as test
 # make bench   measure clinvk and write the figures to benchmarks/README.md
 
 PYTHON ?= python3
@@ -8,8 +9,9 @@ BIN := .venv/bin
 REAL := tests/real/node_modules
 OLDER := tests/real/.venv
 ARGS ?=
+FUZZ ?= 20
 
-.PHONY: serve test check format bench clean
+.PHONY: serve test check format fuzz bench clean
 
 serve: .venv/.installed
 	$(BIN)/clinvk serve $(ARGS)
@@ -25,6 +27,9 @@ check: .venv/.dev
 format: .venv/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+fuzz: .venv/.dev
+	CLINVK_FUZZ=$(FUZZ) $(BIN)/python -m pytest --timeout=0 tests/fuzz tests/test_patterns.py $(ARGS)
 
 bench: .venv/.dev $(REAL)/.installed
 	$(BIN)/python -m benchmarks $(or $(ARGS),all --write)

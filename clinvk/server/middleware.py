@@ -54,6 +54,12 @@ async def errors_as_bodies(request: web.Request, handler: Handler) -> web.Stream
             raise
         allow = exc.headers.get("Allow")
         return error_response(request, dialect, _translate(request, exc), allow=allow)
+    except web.RequestPayloadError as exc:  # its chunks or its encoding are broken
+        said = " ".join(str(exc.__cause__ or exc).split())
+        response = error_response(request, dialect, BadRequestError(f"no body to read: {said}"))
+        response.force_close()  # nobody knows where the next request would begin
+        request.content.feed_eof()  # or it would be read on, and fail again
+        return response
     except Exception:  # noqa: BLE001 - logged with its traceback
         _log.exception("request %s failed by a bug", request_id(request))
         error = InternalError("clinvk failed on this request; its log says why")
