@@ -7,6 +7,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 REAL := tests/real/node_modules
+AGENTS := tests/real/agents/node_modules
 OLDER := tests/real/.venv
 ARGS ?=
 FUZZ ?= 20
@@ -16,7 +17,7 @@ FUZZ ?= 20
 serve: .venv/.installed
 	$(BIN)/clinvk serve $(ARGS)
 
-test: .venv/.dev $(REAL)/.installed $(OLDER)/.installed
+test: .venv/.dev $(REAL)/.installed $(AGENTS)/.installed $(OLDER)/.installed
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
 check: .venv/.dev
@@ -35,7 +36,7 @@ bench: .venv/.dev $(REAL)/.installed
 	$(BIN)/python -m benchmarks $(or $(ARGS),all --write)
 
 clean:
-	rm -rf .venv $(REAL) $(OLDER) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
+	rm -rf .venv $(REAL) $(AGENTS) $(OLDER) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -54,6 +55,10 @@ clean:
 $(REAL)/.installed: tests/real/package.json tests/real/package-lock.json
 	cd tests/real && npm ci --ignore-scripts --no-audit --no-fund
 	cd tests/real && node node_modules/@anthropic-ai/claude-code/install.cjs
+	@touch $@
+
+$(AGENTS)/.installed: tests/real/agents/package.json tests/real/agents/package-lock.json
+	cd tests/real/agents && npm ci --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 # A client that cannot live with the newest openai, and the openai that it can live with.

@@ -155,12 +155,11 @@ class BackendConfig(_Strict):
     warm: int = Field(default=1, ge=0, le=64)
 
 
-class CliConfig(BackendConfig):
+class ProgramConfig(BackendConfig):
     """What every backend with a program of its own has."""
 
     command: list[str]
     env: dict[str, str] = {}
-    retries: int = Field(default=0, ge=0, le=10)
 
     @field_validator("command", mode="before")
     @classmethod
@@ -173,6 +172,12 @@ class CliConfig(BackendConfig):
         if not value or not value[0]:
             raise ValueError("must name a program")
         return value
+
+
+class CliConfig(ProgramConfig):
+    """What every backend has that drives a CLI which clinvk knows by name."""
+
+    retries: int = Field(default=0, ge=0, le=10)
 
 
 class ClaudeConfig(CliConfig):
@@ -196,6 +201,22 @@ class GeminiConfig(CliConfig):
 
     kind: Literal["gemini"]
     command: list[str] = ["gemini"]
+
+
+class AcpConfig(ProgramConfig):
+    """Any agent that speaks the Agent Client Protocol over stdin and stdout.
+
+    `pass_env` are names of the server's environment that it gets beside the common ones; a
+    trailing `*` is a prefix. `mode` is the agent's own, if it has one of this id. After
+    `recycle_after` conversations the process is replaced. `pdf` embeds PDF files, for an agent
+    that passes them on: the protocol does not tell, and some drop them.
+    """
+
+    kind: Literal["acp"]
+    pass_env: list[Annotated[str, Field(min_length=1)]] = []
+    mode: str | None = "default"
+    pdf: bool = False
+    recycle_after: int = Field(default=50, ge=1, le=1_000_000)
 
 
 class EchoConfig(BackendConfig):
@@ -233,7 +254,7 @@ class OpenAIConfig(BackendConfig):
 
 
 AnyBackendConfig = Annotated[
-    ClaudeConfig | CodexConfig | GeminiConfig | OpenAIConfig | EchoConfig,
+    ClaudeConfig | CodexConfig | GeminiConfig | AcpConfig | OpenAIConfig | EchoConfig,
     Field(discriminator="kind"),
 ]
 

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from clinvk.backends import claims
+from clinvk.backends.acp_agent import AcpBackend
 from clinvk.backends.base import Backend, Relay
 from clinvk.backends.claude import ClaudeBackend
 from clinvk.backends.codex import CodexBackend
@@ -14,6 +15,7 @@ from clinvk.backends.gemini import GeminiBackend
 from clinvk.backends.openai_upstream import OpenAIBackend
 from clinvk.capabilities import Capabilities, Level, require_parts
 from clinvk.config import (
+    AcpConfig,
     BackendConfig,
     ClaudeConfig,
     CodexConfig,
@@ -162,6 +164,7 @@ _FACTORIES: dict[type[BackendConfig], Callable[[str, Any, Supervisor], Backend]]
     ClaudeConfig: ClaudeBackend,
     CodexConfig: CodexBackend,
     GeminiConfig: GeminiBackend,
+    AcpConfig: AcpBackend,
     OpenAIConfig: OpenAIBackend,
     EchoConfig: lambda name, config, _: EchoBackend(name, config),
 }

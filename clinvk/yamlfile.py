@@ -52,7 +52,9 @@ def checked(model: type[M], data: dict[Any, Any], lines: "Lines") -> M:
     try:
         return model.model_validate(data)
     except ValidationError as exc:
-        raise ConfigError("\n".join(lines.describe(error) for error in exc.errors())) from exc
+        raise ConfigError(
+            "\n".join(lines.describe(error, model) for error in exc.errors())
+        ) from exc
 
 
 KeyPath = tuple[str | int, ...]
@@ -78,7 +80,7 @@ class Lines:
             f"{self._name}:{line}: {key}: {message}" if key else f"{self._name}:{line}: {message}"
         )
 
-    def describe(self, error: Mapping[str, Any]) -> str:
+    def describe(self, error: Mapping[str, Any], model: type[BaseModel]) -> str:
         """Return one of pydantic's errors as a line."""
         loc: KeyPath = error["loc"]
         # pydantic names the kind that it chose as a step of its own
@@ -87,9 +89,11 @@ class Lines:
         message = {
             "extra_forbidden": "is not a known key",
             "missing": "is missing",
-            "union_tag_not_found": "kind is missing; it is claude, codex, gemini, openai or echo",
-            "union_tag_invalid": "kind must be claude, codex, gemini, openai or echo",
         }.get(error["type"], str(error["msg"]).removeprefix("Value error, "))
+        if error["type"] == "union_tag_not_found":
+            message = f"kind is missing; it is {_kinds(model)}"
+        elif error["type"] == "union_tag_invalid":
+            message = f"kind must be {_kinds(model)}"
         return self.at(loc, message[:1].lower() + message[1:])
 
     def _walk(self, node: yaml.Node, path: KeyPath) -> None:
@@ -102,6 +106,13 @@ class Lines:
         elif isinstance(node, yaml.SequenceNode):
             for index, value in enumerate(node.value):
                 self._walk(value, (*path, index))
+
+
+def _kinds(model: type[BaseModel]) -> str:
+    """What the one field that tells kinds apart may be, as a text."""
+    backends = model.model_json_schema()["properties"]["backends"]
+    *kinds, last = backends["additionalProperties"]["discriminator"]["mapping"]
+    return f"{', '.join(kinds)} or {last}"
 
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")

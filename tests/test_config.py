@@ -51,7 +51,7 @@ def test_variables_are_expanded_in_values() -> None:
         ("server:\n  store: {paht: x}\n", "b.yaml:2: server.store.paht: is not a known key"),
         ("server:\n  store: {path: ''}\n", "b.yaml:2: server.store.path: string should have"),
         ("sever: {}\n", "b.yaml:1: sever: is not a known key"),
-        ("backends:\n  c:\n    kind: claud\n", "b.yaml:2: backends.c: kind must be claude, codex"),
+        ("backends:\n  c:\n    kind: claud\n", "b.yaml:2: backends.c: kind must be acp, claude, "),
         ("backends:\n  c:\n    model: x\n", "b.yaml:2: backends.c: kind is missing"),
         (
             "backends:\n  c:\n    kind: claude\n    retires: 1\n",

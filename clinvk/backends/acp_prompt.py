@@ -86,11 +86,13 @@ def result_content(message: Message, forbidden: str | None = None) -> list[dict[
     return content
 
 
+def may_be_command(block: Block) -> bool:
+    """Whether an agent may take a block for a command of its own."""
+    return isinstance(block, str) and block.lstrip(_BLANK).startswith(("/", "$"))
+
+
 def _guarded(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
-    first = blocks[0]
-    if isinstance(first, str) and first.lstrip(_BLANK).startswith(("/", "$")):
-        return (GUARD, *blocks)
-    return blocks
+    return (GUARD, *blocks) if may_be_command(blocks[0]) else blocks
 
 
 def _with_files_as_text(turn: Turn) -> Turn:

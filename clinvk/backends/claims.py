@@ -1,6 +1,6 @@
 """What each kind of backend can do, side by side; a test holds every word against the real CLIs."""
 
-from clinvk.capabilities import Capabilities, Level
+from clinvk.capabilities import Capabilities, Count, Level
 
 _NATIVE, _EMULATED, _NO = Level.NATIVE, Level.EMULATED, Level.NO
 
@@ -59,6 +59,27 @@ GEMINI = Capabilities(
     pdf=_NATIVE,
     json_object=_EMULATED,
     json_schema=_EMULATED,
+)
+
+# Of an agent that has not been started: what it says of itself when it is adds to this.
+ACP = Capabilities(
+    system_prompt=_EMULATED,
+    history=_EMULATED,
+    continued_turns=_NATIVE,
+    reasoning=_NATIVE,
+    reasoning_effort=_NO,
+    tools=_NO,
+    parallel_tool_calls=_NO,
+    tool_choice=_NO,
+    resumed_turns=_NO,
+    vision=_NO,
+    image_urls=_NO,
+    audio=_NO,
+    files=_EMULATED,
+    pdf=_NO,
+    json_object=_EMULATED,
+    json_schema=_EMULATED,
+    usage=Count.ESTIMATED,
 )
 
 OPENAI = Capabilities(

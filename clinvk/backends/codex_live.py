@@ -20,6 +20,7 @@ from clinvk.backends.codex_tools import demand, inner_name, offered
 from clinvk.backends.codex_turns import begin_next
 from clinvk.errors import RateLimitedError
 from clinvk.events import Event, Failed
+from clinvk.procs.inbox import next_of
 from clinvk.schema import AnswerCheck
 from clinvk.turn import Message, Role, Turn
 
@@ -71,7 +72,7 @@ class Conversation(Live):
             if self._parser.done:
                 raise StopAsyncIteration
             try:
-                message = await self._thread.inbox.receive()
+                message = await next_of(self._thread.inbox)
             except EndOfStream:
                 raise await self._server.ended() from None
             self._events.extend(self._parser.feed(message))

@@ -38,6 +38,7 @@ from clinvk.errors import (
     UpstreamUnreachableError,
 )
 from clinvk.events import Event, Failed, Finished, FinishReason, Usage
+from clinvk.procs.inbox import next_of
 from clinvk.procs.rpc import RpcError
 from clinvk.procs.supervisor import Supervisor
 from clinvk.procs.tail import scrub
@@ -190,7 +191,7 @@ class Conversation(Live):
             if self._last is not None or self._messages is None:
                 raise StopAsyncIteration
             try:
-                message = await self._messages.receive()
+                message = await next_of(self._messages)
             except anyio.EndOfStream:
                 raise await self._server.agent.crash() from None
             self._events.extend(self._take(message))

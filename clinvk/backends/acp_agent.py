@@ -1,0 +1,230 @@
+"""Drives any agent that speaks the Agent Client Protocol: one process, a session a conversation.
+
+Owns how such a process is started and what may be asked of it, by what it says of itself. The
+agent's own tools cannot be switched off by the protocol: it runs in an empty private folder, gets
+no files or terminals of clinvk's, and every permission it asks for is refused but for the
+caller's tools. A conversation is acp_session's, the protocol acp's.
+"""
+
+import logging
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
+from functools import partial
+
+from clinvk import toolserver
+from clinvk.backends import acp_prompt, claims, structured
+from clinvk.backends.acp import AcpAgent, Message
+from clinvk.backends.acp_session import AgentServer, Conversation
+from clinvk.backends.base import Health, Processes, State, find_program, start_failure
+from clinvk.backends.mcp_tools import check_tools, object_schema, offered
+from clinvk.capabilities import Capabilities, Level
+from clinvk.config import AcpConfig
+from clinvk.errors import (
+    CliCrashedError,
+    ClinvkError,
+    NotInstalledError,
+    NotLoggedInError,
+    UnsupportedError,
+)
+from clinvk.events import Event
+from clinvk.procs import scratch
+from clinvk.procs.backoff import StartBackoffError
+from clinvk.procs.environment import child_environment
+from clinvk.procs.pool import ServerPool
+from clinvk.procs.process import Command, ProcessStartError, start, when_stopped
+from clinvk.procs.supervisor import Supervisor
+from clinvk.toolserver import Offer, Tool, ToolServer
+from clinvk.turn import ToolMode, Turn, require_known_calls
+
+INSTALL_FIX = "install it, or mend `command` in backends.yaml"
+LOGIN_FIX = "start the agent by hand and log in"
+SCRATCH = "acp"
+
+_log = logging.getLogger(__name__)
+
+
+def can(info: Message, *, pdf: bool) -> Capabilities:
+    """Return what an agent can do, by its reply to `initialize` and whether it passes PDF on."""
+    told = info.get("agentCapabilities")
+    told = told if isinstance(told, dict) else {}
+    takes = told.get("promptCapabilities")
+    takes = takes if isinstance(takes, dict) else {}
+    reaches = told.get("mcpCapabilities")
+    found = claims.ACP
+    if takes.get("image") is True:
+        found = replace(found, vision=Level.NATIVE, image_urls=Level.EMULATED)
+    if takes.get("audio") is True:
+        found = replace(found, audio=Level.NATIVE)
+    if pdf and takes.get("embeddedContext") is True:
+        found = replace(found, pdf=Level.NATIVE)
+    if isinstance(reaches, dict) and reaches.get("http") is True:
+        found = replace(found, tools=Level.NATIVE, resumed_turns=Level.NATIVE)
+    return found
+
+
+class AcpBackend:
+    """An ACP agent as a backend."""
+
+    kind = "acp"
+    vendor = "acp"
+
+    def __init__(self, name: str, config: AcpConfig, supervisor: Supervisor) -> None:
+        self.name = name
+        self.capabilities = claims.ACP
+        self._config = config
+        self._supervisor = supervisor
+        self._pool: ServerPool[AgentServer] = ServerPool(
+            self._start, recycle_after=config.recycle_after, background=supervisor.start
+        )
+        self._tools = ToolServer(supervisor)
+        self._no_login: NotLoggedInError | None = None
+        self._swept = False
+
+    def __repr__(self) -> str:
+        return f"<AcpBackend {self.name!r} {self._pool!r}>"
+
+    @property
+    def installed(self) -> bool:
+        """Whether the program is found."""
+        return find_program(self._config.command, self._env()) is not None
+
+    def check(self, turn: Turn) -> tuple[str, ...]:
+        """Return the fields without effect; see `Backend.check`."""
+        self._argv()
+        left_out = check_tools(turn, self.name)
+        require_known_calls(turn)
+        structured.check_format(turn.format)
+        acp_prompt.prompt(turn, self.name)
+        required = turn.tool_choice.mode is ToolMode.REQUIRED
+        return (
+            *(("reasoning_effort",) if turn.effort else ()),
+            *(("tool_choice",) if required else ()),
+            *left_out,
+        )
+
+    @asynccontextmanager
+    async def open(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
+        """Run the turn; see `Backend.open`."""
+        if turn.format is None:
+            async with self._ask(turn, model) as events:
+                yield events
+        else:
+            ask = partial(self._ask, model=model)
+            asked = structured.told(turn)
+            async with aclosing(structured.answer(asked, turn.format, ask)) as events:
+                yield events
+
+    @asynccontextmanager
+    async def _ask(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
+        blocks = acp_prompt.prompt(turn, self.name)
+        async with AsyncExitStack() as stack:
+            server = await stack.enter_async_context(self._lease())
+            conversation = Conversation(server, self._supervisor, turn)
+            offer: Offer | None = None
+            if tools := offered(turn):
+                if self.capabilities.tools is Level.NO:
+                    raise UnsupportedError(
+                        f"the agent of {self.name!r} takes no tools by HTTP; leave them out",
+                        param="tools",
+                    )
+                shown = [
+                    Tool(t.name, t.description or "", object_schema(t.parameters or {}))
+                    for t in tools
+                ]
+                offer = await stack.enter_async_context(
+                    self._tools.offer(shown, conversation.called)
+                )
+            folder = server.new_folder()
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            try:
+                session = await server.open_session(folder, model, self._config.mode, offer)
+            except NotLoggedInError as exc:
+                self._no_login = exc
+                raise
+            self._no_login = None
+            stack.push_async_callback(conversation.leave)
+            await conversation.begin(session, blocks)
+            yield conversation
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no process is started now; see `Backend.trouble`."""
+        return self._pool.trouble
+
+    @property
+    def processes(self) -> Processes:
+        """How many processes there are now."""
+        return Processes(self._pool.running, 0, self._pool.starts, self._pool.failures)
+
+    async def health(self) -> Health:
+        """Look whether it starts; that a login is missing is known once a session was refused."""
+        program = self._config.command[0]
+        if not self.installed:
+            return Health(
+                State.MISSING, reason=f"{program!r} was not found; check `command`", fix=INSTALL_FIX
+            )
+        try:
+            async with self._lease() as server:
+                info = server.agent.info.get("agentInfo")
+        except ClinvkError as exc:
+            return Health(State.FAILING, reason=exc.message, fix="clinvk doctor")
+        version = str(info.get("version")) if isinstance(info, dict) else None
+        if self._no_login is not None:
+            return Health(
+                State.NOT_LOGGED_IN, version, reason=self._no_login.message, fix=LOGIN_FIX
+            )
+        return Health(State.READY, version)
+
+    async def warm(self) -> None:
+        """Start the process: what it can do is known only then."""
+        try:
+            self._argv()
+            await self._pool.warm()
+        except StartBackoffError as exc:
+            raise start_failure(exc) from exc
+
+    def close(self) -> None:
+        """Begin to stop every process."""
+        self._pool.stop()
+
+    @asynccontextmanager
+    async def _lease(self) -> AsyncIterator[AgentServer]:
+        try:
+            async with self._pool.lease() as server:
+                yield server
+        except StartBackoffError as exc:
+            raise start_failure(exc) from exc
+
+    def _env(self) -> dict[str, str]:
+        return child_environment(self._config.pass_env, self._config.env)
+
+    def _argv(self) -> tuple[str, ...]:
+        program, *words = self._config.command
+        path = find_program([program], self._env())
+        if path is None:
+            raise NotInstalledError(
+                f"{program!r} for backend {self.name!r} was not found; {INSTALL_FIX}"
+            )
+        return (path, *words)
+
+    async def _start(self) -> AgentServer:
+        argv = self._argv()
+        if not self._swept:
+            self._swept = True
+            scratch.remove_stale(SCRATCH)
+        folder = scratch.make(SCRATCH)
+        command = Command(argv, toolserver.reachable(self._env()), folder)
+        try:
+            process = await start(self._supervisor, command)
+        except ProcessStartError as exc:
+            scratch.remove(folder)
+            raise CliCrashedError(f"{argv[0]!r} could not be started: {exc}") from exc
+        except BaseException:
+            scratch.remove(folder)
+            raise
+        self._supervisor.start(lambda: when_stopped(process, lambda: scratch.remove(folder)))
+        agent = await AcpAgent.greet(self._supervisor, process)
+        self.capabilities = can(agent.info, pdf=self._config.pdf)
+        return AgentServer(agent, folder)

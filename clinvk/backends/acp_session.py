@@ -1,0 +1,315 @@
+"""A process of any ACP agent as its turns see it, and one conversation in it, which may go on.
+
+Owns what an agent is told at the opening of a session, which calls it waits for, and whether its
+conversation may go on. The protocol is acp's, what is said acp_prompt's.
+"""
+
+import json
+import re
+import secrets
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream
+
+from clinvk.backends.acp import AcpAgent, Message, content
+from clinvk.backends.acp_errors import session_error
+from clinvk.backends.acp_parser import AgentParser
+from clinvk.backends.acp_prompt import GUARD, mark_of, may_be_command, result_content, said_since
+from clinvk.backends.base import Live
+from clinvk.backends.mcp_tools import SERVER
+from clinvk.errors import CliCrashedError, ModelNotFoundError
+from clinvk.events import Event, Failed, Finished, FinishReason, ToolCall
+from clinvk.media import read_document
+from clinvk.procs.rpc import RpcError
+from clinvk.procs.supervisor import Supervisor
+from clinvk.toolserver import Call, Offer
+from clinvk.transcript import Block
+from clinvk.turn import FilePart, Turn
+from clinvk.turn import Message as Said
+
+LIST_S = 10.0  # for an agent to ask which tools there are; some do so beside the opening
+_CALL = "clinvk/call"  # among an agent's messages: a call that came over HTTP
+
+
+def block_content(block: Block) -> Message:
+    """Return a block of a prompt as the protocol has it; a PDF is an embedded resource."""
+    if not isinstance(block, FilePart):
+        # Some look for a command in the last text of a prompt, so the guard stands within.
+        return content(f"{GUARD}{block}" if may_be_command(block) else block)
+    document = read_document(block, "")
+    return {
+        "type": "resource",
+        "resource": {
+            "uri": f"file:///{re.sub(r'[^A-Za-z0-9._-]', '_', document.name)}",
+            "mimeType": "application/pdf",
+            "blob": document.data,
+        },
+    }
+
+
+class AgentServer:
+    """A running agent with its private folder, as the pool and the turns see it."""
+
+    def __init__(self, agent: AcpAgent, folder: Path) -> None:
+        self.agent = agent
+        self.folder = folder
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can take another session."""
+        return self.agent.alive
+
+    def stop_soon(self) -> None:
+        """Begin to stop the process."""
+        self.agent.stop_soon()
+
+    def new_folder(self) -> Path:
+        """Make an empty working folder for a session."""
+        folder = self.folder / secrets.token_hex(8)
+        folder.mkdir(mode=0o700)
+        return folder
+
+    async def open_session(
+        self, folder: Path, model: str | None, mode: str | None, offer: Offer | None
+    ) -> str:
+        """Open a session that asks `model`, in `mode` if the agent has it; None is its default.
+
+        Raises:
+            ModelNotFoundError: if the agent has no such model, or no choice of models.
+            NotLoggedInError: if the agent wants a login first.
+        """
+        servers = [] if offer is None else [_server(offer)]
+        try:
+            opened = await self.agent.new_session(folder, servers)
+            session = str(opened["sessionId"])
+            await self._choose_mode(session, opened, mode)
+            if model is not None:
+                await self._choose_model(session, opened, model)
+        except RpcError as exc:
+            raise session_error(exc, _methods(self.agent.info)) from exc
+        if offer is not None:
+            with anyio.move_on_after(LIST_S):
+                await offer.listing.wait()
+        return session
+
+    async def _choose_mode(self, session: str, opened: Message, mode: str | None) -> None:
+        modes = _dict(opened, "modes")
+        offered = [str(m.get("id")) for m in _dicts(modes, "availableModes")]
+        if mode in offered and modes.get("currentModeId") != mode:
+            await self.agent.request("session/set_mode", {"sessionId": session, "modeId": mode})
+
+    async def _choose_model(self, session: str, opened: Message, model: str) -> None:
+        models = _dict(opened, "models")
+        if known := [str(m.get("modelId")) for m in _dicts(models, "availableModels")]:
+            _require_model(model, known)
+            await self.agent.request("session/set_model", {"sessionId": session, "modelId": model})
+            return
+        for option in _dicts(opened, "configOptions"):
+            if option.get("category") == "model" or option.get("id") == "model":
+                _require_model(model, [*_values(_dicts(option, "options"))])
+                setting = {"sessionId": session, "configId": option.get("id"), "value": model}
+                await self.agent.request("session/set_config_option", setting)
+                return
+        raise ModelNotFoundError(
+            f"the agent offers no choice of models, so not {model!r}; name it in `command`",
+            param="model",
+        )
+
+
+class Conversation(Live):
+    """A session and what was asked in it; `leave` it when done."""
+
+    def __init__(self, server: AgentServer, supervisor: Supervisor, turn: Turn) -> None:
+        self._agent = server.agent
+        self._supervisor = supervisor
+        self._parallel = turn.parallel_calls
+        self._names = [tool.name for tool in turn.tools]
+        self._session = ""
+        self._mark: str | None = None
+        self._prompt = AsyncExitStack()
+        self._messages: MemoryObjectReceiveStream[Message] | None = None
+        self._parser = AgentParser()
+        self._events: deque[Event] = deque()
+        self._last: Finished | Failed | None = None
+        self._held: deque[Call] = deque()
+        self._told: dict[str, Call] = {}
+        self._called = 0
+        self._seen: set[str] = set()
+        self._ours: set[str] = set()
+
+    def called(self, call: Call) -> None:
+        """Take a call that the agent waits for; returns at once."""
+        self._agent.tell(self._session, {"method": _CALL, "call": call})
+
+    def permits(self, call: Message) -> bool:
+        """Whether a call that the agent asks about is one of the caller's tools."""
+        return str(call.get("toolCallId")) in self._ours or self._is_ours(call)
+
+    async def begin(self, session: str, blocks: tuple[Block, ...]) -> None:
+        """Ask the first prompt in a session that was just opened."""
+        self._session, self._mark = session, mark_of(blocks)
+        self._agent.permits[session] = self.permits
+        await self._ask(blocks)
+
+    async def leave(self) -> None:
+        """Cancel what still runs in the session."""
+        self._agent.permits.pop(self._session, None)
+        await self._prompt.aclose()
+
+    @property
+    def waits(self) -> bool:
+        """See `Live.waits`."""
+        match self._last:
+            case Finished(reason=FinishReason.TOOL_CALLS):
+                calls = (*self._told.values(), *self._held)
+                sound = not any(call.gone for call in calls)
+            case Finished(reason=FinishReason.STOP):
+                # What the agent did by itself, or answered itself, it remembers alone.
+                sound = self._seen == self._ours and len(self._ours) <= self._called
+            case _:
+                sound = False
+        return sound and self._agent.alive
+
+    async def go_on(self, news: tuple[Said, ...]) -> None:
+        """See `Live.go_on`."""
+        if not self._agent.alive:
+            raise await self._agent.crash()
+        if self._told:
+            results = {str(message.call_id): result_content(message) for message in news}
+            texts = [part.get("text", "") for r in results.values() for part in r or ()]
+            self._require_sayable(texts, whole=None not in results.values())
+            if any(call.gone for call in self._told.values()):
+                raise CliCrashedError("the agent has given up waiting for the results")
+            self._start()
+            for call_id, call in self._told.items():
+                call.answer(results[call_id] or [])
+            self._told = {}
+            if self._held:
+                self._events.extend(self._tell())
+        else:
+            blocks = said_since(news)
+            texts = [block for block in blocks or () if isinstance(block, str)]
+            self._require_sayable(texts, whole=blocks is not None)
+            await self._ask(blocks or ("",))
+
+    def _require_sayable(self, texts: Sequence[str], *, whole: bool) -> None:
+        """Refuse what a session cannot be told, but a transcript can."""
+        if not whole or (self._mark is not None and any(self._mark in text for text in texts)):
+            raise CliCrashedError("the agent has no way to be told this where it is")
+
+    async def __anext__(self) -> Event:
+        while not self._events:
+            if self._last is not None or self._messages is None:
+                raise StopAsyncIteration
+            try:
+                message = await self._messages.receive()
+            except anyio.EndOfStream:
+                raise await self._agent.crash() from None
+            self._events.extend(self._take(message))
+        event = self._events.popleft()
+        if isinstance(event, Finished | Failed):
+            self._last = event
+        return event
+
+    async def _ask(self, blocks: tuple[Block, ...]) -> None:
+        await self._prompt.aclose()
+        told = blocks[1:] if blocks[0] == GUARD else blocks
+        prompt = self._agent.prompt(self._supervisor, self._session, told, say=block_content)
+        self._messages = await self._prompt.enter_async_context(prompt)
+        self._start()
+
+    def _start(self) -> None:
+        self._parser = AgentParser()
+        self._last = None
+
+    def _take(self, message: Message) -> list[Event]:
+        if message.get("method") == _CALL:
+            self._held.append(message["call"])
+            return [] if self._told else self._tell()
+        update = _dict(_dict(message, "params"), "update")
+        if str(update.get("sessionUpdate")).startswith("tool_call"):
+            call_id = str(update.get("toolCallId"))
+            self._seen.add(call_id)
+            if self._is_ours(update):
+                self._ours.add(call_id)
+            if call_id in self._ours:
+                return []
+        return self._parser.feed(message)
+
+    def _tell(self) -> list[Event]:
+        """Return the events that tell of the calls that the agent waits for now."""
+        while self._held and (self._parallel or not self._told):
+            self._told[f"call_{secrets.token_hex(12)}"] = self._held.popleft()
+        self._called += len(self._told)
+        calls = [
+            ToolCall(call_id, call.name, json.dumps(call.arguments, ensure_ascii=False))
+            for call_id, call in self._told.items()
+        ]
+        return [*self._parser.paused(), *calls, Finished(FinishReason.TOOL_CALLS)]
+
+    def _is_ours(self, call: Message) -> bool:
+        """Whether the agent speaks of one of the caller's tools.
+
+        Agents have no common word for it: they name tool and server in the title, or in a field
+        `toolName` of their own. None of these is a command that a shell would take.
+        """
+        if call.get("kind") not in {None, "other"}:
+            return False
+        named = [call.get("title"), *_tool_names(call.get("_meta"))]
+        return any(is_tool(str(said), name) for said in named for name in self._names)
+
+
+def is_tool(said: str, name: str) -> bool:
+    """Whether an agent's word for a tool means one of clinvk's server."""
+    server, tool = re.escape(SERVER), re.escape(name)
+    forms = rf"(?:mcp_{{1,2}})?{server}(?:__|[_./:-]){tool}|{tool} \({server} MCP Server\)(?:: .*)?"
+    return re.fullmatch(forms, said) is not None
+
+
+def _tool_names(meta: object) -> list[object]:
+    if not isinstance(meta, dict):
+        return []
+    inner = [value.get("toolName") for value in meta.values() if isinstance(value, dict)]
+    return [meta.get("toolName"), *inner]
+
+
+def _server(offer: Offer) -> Message:
+    headers = [{"name": name, "value": value} for name, value in offer.headers.items()]
+    return {"type": "http", "name": SERVER, "url": offer.url, "headers": headers}
+
+
+def _require_model(model: str, known: Sequence[str]) -> None:
+    if model not in known:
+        raise ModelNotFoundError(
+            f"the agent has no model {model!r}; it has: {', '.join(known)}", param="model"
+        )
+
+
+def _values(options: Sequence[Message]) -> list[str]:
+    """The values of a selection, which may stand in groups."""
+    found: list[str] = []
+    for option in options:
+        inner = _dicts(option, "options")
+        found += _values(inner) if inner else [str(option.get("value"))]
+    return found
+
+
+def _methods(info: Message) -> str:
+    """What the agent says of how to log in."""
+    told = [str(m.get("description") or m.get("name")) for m in _dicts(info, "authMethods")]
+    return "; or ".join(told)
+
+
+def _dict(value: Mapping[str, Any], key: str) -> Message:
+    found = value.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _dicts(value: Mapping[str, Any], key: str) -> list[Message]:
+    found = value.get(key)
+    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
