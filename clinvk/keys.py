@@ -28,8 +28,10 @@ from clinvk.config import (
     parse_keys,
     user_keys_file,
 )
+from clinvk.environment import REQUIRE_AUTH, TOKEN, needs_key, token
 
 ENV_VAR = "CLINVK_API_KEYS"
+TOKEN_NAME = "api-token"  # noqa: S105 - a name
 PREFIX = "sk-clinvk-"  # clients and scanners for leaked secrets know keys by `sk-`
 KEY_BYTES = 32
 SHORT = 20  # characters; a shorter key may be guessed
@@ -76,7 +78,7 @@ class Keyring:
 
         Args:
             server: its `api_keys` and `keys_file`.
-            env: where `$CLINVK_API_KEYS` is looked up; nowhere by default.
+            env: where `$CLINVK_API_KEYS` and `$API_TOKEN` are looked up; nowhere by default.
             users: whether the user's own file counts if `keys_file` names no other.
 
         Raises:
@@ -97,6 +99,11 @@ class Keyring:
                     f"'clinvk keys create NAME' makes it"
                 )
         self._required = bool(self._configured) or self._signature is not None
+        if not self._required and env is not None and needs_key(env):
+            raise ConfigError(
+                f"${REQUIRE_AUTH} asks for a key and there is none: set ${TOKEN}, "
+                f"or 'clinvk keys create NAME' makes one"
+            )
 
     @property
     def required(self) -> bool:
@@ -168,7 +175,7 @@ def keys_file(server: ServerConfig) -> Path:
 
 
 def from_environment(env: Mapping[str, str]) -> list[Key]:
-    """Return the keys in `$CLINVK_API_KEYS`: `name=key` or `key`, between commas.
+    """Return the keys in `$CLINVK_API_KEYS`: `name=key` or `key`, between commas; and `$API_TOKEN`.
 
     A key without a name is named by a little of its hash: by its place it would inherit what
     belongs to another as soon as one before it goes.
@@ -184,21 +191,30 @@ def from_environment(env: Mapping[str, str]) -> list[Key]:
         named = _NAMED.fullmatch(text)
         key = named[2].strip() if named else text
         name = named[1] if named else f"env-{hash_of(key)[:6]}"
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            raise ConfigError(
-                f"${ENV_VAR}: key {number} must be visible ASCII characters without spaces"
-            )
+        _check(key, ENV_VAR, f"key {number}")
         if name in {other.name for other in found}:
             raise ConfigError(f"${ENV_VAR}: there are two keys named {name!r}")
-        if len(key) < SHORT:
-            _log.warning(
-                "$%s: the key %r is so short that it may be guessed; "
-                "'clinvk keys create NAME' makes good ones",
-                ENV_VAR,
-                name,
-            )
-        found.append(Key(name, _digest(key)))
+        found.append(_key(name, key, ENV_VAR))
+    if (shared := token(env)) is not None:
+        _check(shared, TOKEN, "the key")
+        found.append(_key(TOKEN_NAME, shared, TOKEN))
     return found
+
+
+def _check(key: str, variable: str, what: str) -> None:
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ConfigError(f"${variable}: {what} must be visible ASCII characters without spaces")
+
+
+def _key(name: str, key: str, variable: str) -> Key:
+    if len(key) < SHORT:
+        _log.warning(
+            "$%s: the key %r is so short that it may be guessed; "
+            "'clinvk keys create NAME' makes good ones",
+            variable,
+            name,
+        )
+    return Key(name, _digest(key))
 
 
 def read(path: Path) -> list[KeyConfig]:

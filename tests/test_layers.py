@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "capabilities": {"errors", "media", "turn"},
     "yamlfile": set(),
     "config": CORE | {"yamlfile"},
-    "keys": {"config"},
+    "environment": {"config"},
+    "keys": {"config", "environment"},
     "gate": CORE,
     "store": {"config"},
     "fetch": {"__init__", "config", "errors", "media", "turn"},
@@ -46,7 +47,9 @@ MAY_IMPORT = {
     "server": CORE
     | TOOLS
     | {"backends", "keys", "registry", "service", "server", "store", "telling"},
-    "cli": CORE | TOOLS | {"backends", "keys", "registry", "service", "server", "cli"},
+    "cli": CORE
+    | TOOLS
+    | {"backends", "environment", "keys", "registry", "service", "server", "cli"},
     "__init__": set(),
     "__main__": {"cli"},
 }
@@ -57,7 +60,7 @@ THIRD_PARTY = {
     "prometheus_client": {"server"},
     "rich": {"cli"},
     "subprocess": {"procs"},
-    "pydantic": {"config", "yamlfile", "wire", "backends"},
+    "pydantic": {"config", "environment", "yamlfile", "wire", "backends"},
     "sqlite3": {"store"},
     "bpe_openai": {"tokens"},
     "jsonschema": {"validation"},

@@ -11,12 +11,14 @@ from pathlib import Path
 import anyio
 import click
 
+from clinvk.cli import settings
 from clinvk.cli.common import CommandError, UsageError
 from clinvk.cli.local import set_up_logging
 from clinvk.cli.render import error_console, health_table, print_table
 from clinvk.cli.running import announced
 from clinvk.cli.settings import open_keyring, read_config, with_server
-from clinvk.config import Config, ConfigError, find, load
+from clinvk.config import Config, ConfigError, find
+from clinvk.environment import listening
 from clinvk.server.app import create_app
 from clinvk.server.lifecycle import serve
 from clinvk.server.listening import ExposedError, ListenError
@@ -51,7 +53,14 @@ def serve_until_signal(
     if loaded.path is not None:
         # It names the programs that will be run, and may lie in the current folder.
         click.echo(f"read {loaded.path.absolute()}", err=True)
-    config = with_server(loaded.config, server)
+    try:
+        config = with_server(loaded.config, server)
+    except ConfigError as exc:
+        raise UsageError(str(exc)) from exc
+    by_environment = {} if server.get("uds") else listening(loaded.config.server, os.environ)
+    if told := [name for name in by_environment if server.get(name) is None]:
+        names = " and ".join(f"${name.upper()}" for name in told)
+        click.echo(f"where to listen is said by {names}", err=True)
     keyring = open_keyring(config)
     if keyring.required:
         click.echo(f"callers need a key: {', '.join(keyring.names) or 'none is valid'}", err=True)
@@ -80,7 +89,7 @@ def _read_again(
 ) -> Config | None:
     """Return the configuration as it is now; None, and the log says why, if it is wrong."""
     try:
-        new = with_server(load(path).config, server)
+        new = with_server(settings.loaded(path).config, server)
     except (ConfigError, UsageError) as exc:
         _log.error("the new settings are not used, the old ones stay: %s", exc)
         return None

@@ -6,15 +6,28 @@ from pathlib import Path
 
 from clinvk.cli.common import UsageError
 from clinvk.config import Config, ConfigError, Loaded, find, load
+from clinvk.environment import listening, with_upstream
 from clinvk.keys import Keyring
 
 
 def read_config(config_file: Path | None, *, look_here: bool = False) -> Loaded:
     """Return the configuration, or end with a usage error that says what is wrong with it."""
     try:
-        return load(find(config_file, look_here=look_here))
+        return loaded(find(config_file, look_here=look_here))
     except ConfigError as exc:
         raise UsageError(str(exc)) from exc
+
+
+def loaded(path: Path | None) -> Loaded:
+    """Return the configuration of a file; without one the built-in, with the environment's word.
+
+    Raises:
+        ConfigError: if either is wrong.
+    """
+    found = load(path)
+    if found.path is not None:
+        return found
+    return Loaded(with_upstream(found.config, os.environ), None)
 
 
 def open_keyring(config: Config) -> Keyring:
@@ -26,7 +39,11 @@ def open_keyring(config: Config) -> Keyring:
 
 
 def with_server(config: Config, said: Mapping[str, str | int | bool | None]) -> Config:
-    """Return the configuration with what the command line says of the server."""
+    """Return the configuration with what the command line says of the server.
+
+    Raises:
+        ConfigError: if the environment, which says where to listen if nobody else does, is wrong.
+    """
     changes: dict[str, str | int | None] = {
         k: v for k, v in said.items() if v is not None and v is not False
     }
@@ -34,4 +51,5 @@ def with_server(config: Config, said: Mapping[str, str | int | bool | None]) -> 
         if "uds" in changes:
             raise UsageError("--uds takes the place of --host and --port; leave them out")
         changes["uds"] = None
+    changes = {**listening(config.server, os.environ), **changes}
     return config.model_copy(update={"server": config.server.model_copy(update=changes)})
