@@ -166,8 +166,8 @@ class Clients:
             reply = await self.ask(turn)
             if reply is None:
                 return
-            if self.dice.likely(0.2):
-                await anyio.sleep(0.03)  # kept for less
+            if self.dice.likely(0.05):
+                await anyio.sleep(0.12)  # kept for less
             turn = replace(turn, messages=(*turn.messages, reply, *self.news(reply, step, number)))
             if self.dice.likely(0.15):
                 await self.ask(turn)  # the same again: one of them finds its place taken

@@ -12,21 +12,22 @@ import pytest
 from clinvk.conversations import Course
 from clinvk.procs.supervisor import Supervisor
 from clinvk.registry import Registry
-from clinvk.service import Service
+from clinvk.service import Load, Service
 from tests.fakes.backend import script_config
 from tests.faults.books import HUNG_S, until
 from tests.faults.chaos import ChaosBackend, Clients, Dice
 from tests.fuzz.budget import TIMES
 
 BUDGET_S = 20.0 * max(1, TIMES)
-AT_ONCE = 20
+AT_ONCE = 30
+COURSES = (Course.NEW, Course.REPLAYED, Course.RESUMED, Course.CONTINUED)
 LIMITS = {
     "max_concurrency": 3,
     "max_queue": 4,
-    "max_parked": 2,
-    "max_idle": 2,
-    "park_s": 0.02,
-    "idle_s": 0.02,
+    "max_parked": 4,
+    "max_idle": 4,
+    "park_s": 0.1,
+    "idle_s": 0.1,
     "queue_s": 0.1,
     "first_s": 0.2,
     "silence_s": 0.2,
@@ -50,11 +51,12 @@ async def play(seed: int, books: Counter[str], courses: Counter[str]) -> None:
         assert ended == clients.asked, clients.books
         if dice.likely(0.5):
             await service.drain(0.1)
-        await until(lambda: backend.running == 0, lambda: (backend.running, service.load()))
-        load = service.load()["fake"]
-        left = (load.running, load.waiting, load.parked, load.idle)
-        assert left == (0, 0, 0, 0)
-        assert all(job.done for job in service._jobs)
+        nothing = Load(running=0, waiting=0, parked=0, idle=0)
+        await until(
+            lambda: (backend.running, service.load()["fake"]) == (0, nothing),
+            lambda: (backend.running, service.load()),
+        )
+        await until(lambda: all(job.done for job in service._jobs), lambda: service._jobs)
         books.update(clients.books)
         courses.update(clients.courses)
 
@@ -85,5 +87,5 @@ async def test_every_request_ends_in_one_way_and_the_books_balance() -> None:
     async with anyio.create_task_group() as group:
         for _ in range(AT_ONCE):
             group.start_soon(keep_playing)
-    assert set(courses) == set(Course), (played, courses)
+    assert min(courses[course] for course in COURSES) > 0, (played, courses)
     assert set(books) == {"answered", "failed", "cancelled", "refused"}, (played, books)
