@@ -5,20 +5,33 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import platformdirs
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from clinvk.kinds import (
+    AcpConfig,
+    AnyBackendConfig,
+    BackendConfig,
+    ClaudeConfig,
+    CliConfig,
+    CodexConfig,
+    CommandConfig,
+    EchoConfig,
+    Endpoint,
+    GeminiConfig,
+    OpenAIConfig,
+    ProgramConfig,
+    Seconds,
+)
 from clinvk.yamlfile import ConfigError as ConfigError  # noqa: PLC0414 - raised here, so told here
 from clinvk.yamlfile import checked, expand, mapping
 
 ENV_VAR = "CLINVK_CONFIG"
 FILE_NAME = "backends.yaml"
 KEYS_NAME = "keys.yaml"
-
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 KEY_NAME = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
 
@@ -135,128 +148,6 @@ def _named_once(keys: list[KeyConfig]) -> list[KeyConfig]:
             raise ValueError(f"there are two keys named {key.name!r}")
         seen.add(key.name)
     return keys
-
-
-class BackendConfig(_Strict):
-    """What every kind of backend has; times in seconds."""
-
-    model: str | None = None
-    models: list[str] = []
-    max_concurrency: int = Field(default=8, ge=1, le=1024)
-    max_queue: int = Field(default=64, ge=0, le=65_536)
-    queue_s: Seconds = 300
-    timeout_s: Seconds = 600
-    first_s: Seconds = 180
-    silence_s: Seconds = 180
-    park_s: Seconds = 600
-    max_parked: int = Field(default=8, ge=0, le=1024)
-    idle_s: Seconds = 300
-    max_idle: int = Field(default=4, ge=0, le=1024)
-    warm: int = Field(default=1, ge=0, le=64)
-
-
-class ProgramConfig(BackendConfig):
-    """What every backend with a program of its own has."""
-
-    command: list[str]
-    env: dict[str, str] = {}
-
-    @field_validator("command", mode="before")
-    @classmethod
-    def _command_is_words(cls, value: object) -> object:
-        return [value] if isinstance(value, str) else value
-
-    @field_validator("command")
-    @classmethod
-    def _command_names_a_program(cls, value: list[str]) -> list[str]:
-        if not value or not value[0]:
-            raise ValueError("must name a program")
-        return value
-
-
-class CliConfig(ProgramConfig):
-    """What every backend has that drives a CLI which clinvk knows by name."""
-
-    retries: int = Field(default=0, ge=0, le=10)
-
-
-class ClaudeConfig(CliConfig):
-    """Claude Code."""
-
-    kind: Literal["claude"]
-    command: list[str] = ["claude"]
-    warm_mb: int = Field(default=800, ge=0, le=1_048_576)
-
-
-class CodexConfig(CliConfig):
-    """Codex; `config` is passed to it as its own configuration, by dotted keys."""
-
-    kind: Literal["codex"]
-    command: list[str] = ["codex"]
-    config: dict[str, Any] = {}
-
-
-class GeminiConfig(CliConfig):
-    """Gemini CLI."""
-
-    kind: Literal["gemini"]
-    command: list[str] = ["gemini"]
-
-
-class AcpConfig(ProgramConfig):
-    """Any agent that speaks the Agent Client Protocol over stdin and stdout.
-
-    `pass_env` are names of the server's environment that it gets beside the common ones; a
-    trailing `*` is a prefix. `mode` is the agent's own, if it has one of this id. After
-    `recycle_after` conversations the process is replaced. `pdf` embeds PDF files, for an agent
-    that passes them on: the protocol does not tell, and some drop them.
-    """
-
-    kind: Literal["acp"]
-    pass_env: list[Annotated[str, Field(min_length=1)]] = []
-    mode: str | None = "default"
-    pdf: bool = False
-    recycle_after: int = Field(default=50, ge=1, le=1_000_000)
-
-
-class EchoConfig(BackendConfig):
-    """Answers with its prompt."""
-
-    kind: Literal["echo"]
-
-
-Endpoint = Literal[
-    "chat/completions",
-    "completions",
-    "responses",
-]
-_ENDPOINTS: tuple[Endpoint, ...] = ("chat/completions", "completions")
-
-
-class OpenAIConfig(BackendConfig):
-    """A server with OpenAI's API.
-
-    `base_url` is what OpenAI's clients take, with the version: `http://127.0.0.1:8000/v1`. With no
-    `models` those that it lists are offered. `endpoints` are those that requests are passed on to
-    as they are; the others are answered by way of its chat completions. `retries` are of requests
-    that it has not begun to answer. `forward_key` sends the caller's own key on, in place of
-    `api_key`.
-    """
-
-    kind: Literal["openai"]
-    base_url: Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$")]
-    api_key: str | None = None
-    headers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")], str] = {}
-    forward_key: bool = False
-    endpoints: list[Endpoint] = list(_ENDPOINTS)
-    retries: int = Field(default=2, ge=0, le=10)
-    max_concurrency: int = Field(default=64, ge=1, le=1024)
-
-
-AnyBackendConfig = Annotated[
-    ClaudeConfig | CodexConfig | GeminiConfig | AcpConfig | OpenAIConfig | EchoConfig,
-    Field(discriminator="kind"),
-]
 
 
 def _default_backends() -> dict[str, AnyBackendConfig]:
@@ -384,3 +275,19 @@ def dump_keys(keys: Sequence[KeyConfig]) -> str:
 
 def _target(alias_target: str) -> str:
     return alias_target.partition("/")[0]
+
+
+__all__ = [
+    "AcpConfig",
+    "AnyBackendConfig",
+    "BackendConfig",
+    "ClaudeConfig",
+    "CliConfig",
+    "CodexConfig",
+    "CommandConfig",
+    "EchoConfig",
+    "Endpoint",
+    "GeminiConfig",
+    "OpenAIConfig",
+    "ProgramConfig",
+]

@@ -10,6 +10,7 @@ from clinvk.backends.acp_agent import AcpBackend
 from clinvk.backends.base import Backend, Relay
 from clinvk.backends.claude import ClaudeBackend
 from clinvk.backends.codex import CodexBackend
+from clinvk.backends.command import CommandBackend
 from clinvk.backends.echo import EchoBackend
 from clinvk.backends.gemini import GeminiBackend
 from clinvk.backends.openai_upstream import OpenAIBackend
@@ -19,6 +20,7 @@ from clinvk.config import (
     BackendConfig,
     ClaudeConfig,
     CodexConfig,
+    CommandConfig,
     Config,
     EchoConfig,
     GeminiConfig,
@@ -165,6 +167,7 @@ _FACTORIES: dict[type[BackendConfig], Callable[[str, Any, Supervisor], Backend]]
     CodexConfig: CodexBackend,
     GeminiConfig: GeminiBackend,
     AcpConfig: AcpBackend,
+    CommandConfig: CommandBackend,
     OpenAIConfig: OpenAIBackend,
     EchoConfig: lambda name, config, _: EchoBackend(name, config),
 }

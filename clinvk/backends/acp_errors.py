@@ -53,14 +53,24 @@ def classify(code: object, message: object, data: object) -> ClinvkError:
     said = scrub(_words(message, data))[:_SHOWN]
     if code == AUTH_REQUIRED:
         return NotLoggedInError(f"the agent wants a login: {said}; start it by hand and log in")
-    status = code if isinstance(code, int) and 400 <= code < 600 else _status(said)
+    status = code if isinstance(code, int) and 400 <= code < 600 else None
+    found = api_error(said, status, "the agent")
+    return found or CliProtocolError(f"the agent refused the turn: {said} ({code})")
+
+
+def api_error(said: str, status: int | None, who: str) -> ClinvkError | None:
+    """Return the error of a model API that `who` speaks of, None if there is none in the words.
+
+    `status` is that of the API if it is known; else it is looked for.
+    """
+    status = _status(said) if status is None else status
     if status is None:
         if _NETWORK.search(said):
-            return UpstreamUnreachableError(f"the agent could not reach its model API: {said}")
-        return CliProtocolError(f"the agent refused the turn: {said} ({code})")
+            return UpstreamUnreachableError(f"{who} could not reach its model API: {said}")
+        return None
     if status == 401:
         return NotLoggedInError(
-            f"the model API refuses the agent's login: {said}; start it by hand and log in"
+            f"the model API refuses the login of {who}: {said}; start it by hand and log in"
         )
     kinds = {
         403: PermissionDeniedError,

@@ -33,7 +33,7 @@ def prompt(turn: Turn, agent: str) -> tuple[Block, ...]:
         BadRequestError: if there is nothing to ask, which agents answer as if they were asked
             about their own context, or if media are not what they should be.
     """
-    blocks = transcript.blocks(_with_files_as_text(turn))
+    blocks = transcript.blocks(with_files_as_text(turn))
     if blocks == ("",):
         raise BadRequestError(
             f"the message is empty, and {agent} has no way to send that; write something",
@@ -55,7 +55,7 @@ def said_since(messages: Sequence[Message]) -> tuple[Block, ...] | None:
     """
     blocks: list[Block] = []
     for message in messages:
-        said = transcript.blocks(_with_files_as_text(Turn("", (message,))))
+        said = transcript.blocks(with_files_as_text(Turn("", (message,))))
         if said == ("",):
             return None
         blocks += ["\n\n", *said] if blocks else said
@@ -68,7 +68,7 @@ def result_content(message: Message, forbidden: str | None = None) -> list[dict[
     No text may hold `forbidden`.
     """
     content: list[dict[str, Any]] = []
-    [told] = _with_files_as_text(Turn("", (message,))).messages
+    [told] = with_files_as_text(Turn("", (message,))).messages
     for part in told.parts:
         match part:
             case TextPart(text):
@@ -95,7 +95,7 @@ def _guarded(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
     return (GUARD, *blocks) if may_be_command(blocks[0]) else blocks
 
 
-def _with_files_as_text(turn: Turn) -> Turn:
+def with_files_as_text(turn: Turn) -> Turn:
     """Check all media, and put the text of text files where they stand."""
     messages = []
     for at, message in enumerate(turn.messages):

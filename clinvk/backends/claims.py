@@ -82,6 +82,27 @@ ACP = Capabilities(
     usage=Count.ESTIMATED,
 )
 
+# Of a program that says no more than its answer: what its settings tell adds to this.
+COMMAND = Capabilities(
+    system_prompt=_EMULATED,
+    history=_EMULATED,
+    continued_turns=_NO,
+    reasoning=_NO,
+    reasoning_effort=_NO,
+    tools=_NO,
+    parallel_tool_calls=_NO,
+    tool_choice=_NO,
+    resumed_turns=_NO,
+    vision=_NO,
+    image_urls=_NO,
+    audio=_NO,
+    files=_EMULATED,
+    pdf=_NO,
+    json_object=_EMULATED,
+    json_schema=_EMULATED,
+    usage=Count.ESTIMATED,
+)
+
 OPENAI = Capabilities(
     system_prompt=_NATIVE,
     history=_NATIVE,

@@ -96,6 +96,26 @@ class Process:
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as exc:
             raise ProcessGoneError(str(exc)) from exc
 
+    async def end_input(self) -> None:
+        """Close stdin: nothing more will be written."""
+        if self._raw.stdin is not None:
+            with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+                await self._raw.stdin.aclose()
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yield stdout as it comes, in pieces of any length."""
+        stdout = self._raw.stdout
+        self._has_reader = True
+        try:
+            while stdout is not None:
+                try:
+                    chunk = await self._receive(stdout)
+                except (anyio.EndOfStream, anyio.ClosedResourceError):
+                    break
+                yield chunk
+        finally:
+            self._stdout_done.set()
+
     async def lines(self, limit: int = LINE_LIMIT) -> AsyncGenerator[bytes, None]:
         """Yield each line of stdout, the last also if its newline is missing.
 

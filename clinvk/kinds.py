@@ -1,0 +1,199 @@
+"""The kinds of backends as they stand in backends.yaml, each with its settings.
+
+Owns what may be set and what fits together; config owns the file that they stand in.
+"""
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+# A step by name or number, or a condition: $.a.b, $.a[0], $['a b'], $[role=assistant].content
+PATH_STEP = r"\.[A-Za-z_][\w-]*|\[\d+\]|\['[^']*'\]|\[[A-Za-z_][\w-]*=[^\]]*\]"
+JsonPath = Annotated[str, Field(pattern=rf"^\$({PATH_STEP})*$")]
+ExitError = Literal[
+    "bad_request", "context_too_long", "not_logged_in", "rate_limited", "overloaded", "upstream"
+]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class BackendConfig(_Strict):
+    """What every kind of backend has; times in seconds."""
+
+    model: str | None = None
+    models: list[str] = []
+    max_concurrency: int = Field(default=8, ge=1, le=1024)
+    max_queue: int = Field(default=64, ge=0, le=65_536)
+    queue_s: Seconds = 300
+    timeout_s: Seconds = 600
+    first_s: Seconds = 180
+    silence_s: Seconds = 180
+    park_s: Seconds = 600
+    max_parked: int = Field(default=8, ge=0, le=1024)
+    idle_s: Seconds = 300
+    max_idle: int = Field(default=4, ge=0, le=1024)
+    warm: int = Field(default=1, ge=0, le=64)
+
+
+class ProgramConfig(BackendConfig):
+    """What every backend with a program of its own has."""
+
+    command: list[str]
+    env: dict[str, str] = {}
+
+    @field_validator("command", mode="before")
+    @classmethod
+    def _command_is_words(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("command")
+    @classmethod
+    def _command_names_a_program(cls, value: list[str]) -> list[str]:
+        if not value or not value[0]:
+            raise ValueError("must name a program")
+        return value
+
+
+class CliConfig(ProgramConfig):
+    """What every backend has that drives a CLI which clinvk knows by name."""
+
+    retries: int = Field(default=0, ge=0, le=10)
+
+
+class ClaudeConfig(CliConfig):
+    """Claude Code."""
+
+    kind: Literal["claude"]
+    command: list[str] = ["claude"]
+    warm_mb: int = Field(default=800, ge=0, le=1_048_576)
+
+
+class CodexConfig(CliConfig):
+    """Codex; `config` is passed to it as its own configuration, by dotted keys."""
+
+    kind: Literal["codex"]
+    command: list[str] = ["codex"]
+    config: dict[str, Any] = {}
+
+
+class GeminiConfig(CliConfig):
+    """Gemini CLI."""
+
+    kind: Literal["gemini"]
+    command: list[str] = ["gemini"]
+
+
+class AcpConfig(ProgramConfig):
+    """Any agent that speaks the Agent Client Protocol over stdin and stdout.
+
+    `pass_env` are names of the server's environment that it gets beside the common ones; a
+    trailing `*` is a prefix. `mode` is the agent's own, if it has one of this id. After
+    `recycle_after` conversations the process is replaced. `pdf` embeds PDF files, for an agent
+    that passes them on: the protocol does not tell, and some drop them.
+    """
+
+    kind: Literal["acp"]
+    pass_env: list[Annotated[str, Field(min_length=1)]] = []
+    mode: str | None = "default"
+    pdf: bool = False
+    recycle_after: int = Field(default=50, ge=1, le=1_000_000)
+
+
+class CountPaths(_Strict):
+    """Where a program's lines hold counts of tokens."""
+
+    input: JsonPath
+    output: JsonPath
+    cached: JsonPath | None = None
+
+
+class CommandConfig(ProgramConfig):
+    """Any program that answers a prompt on its stdout.
+
+    In `command`, `{model}`, `{prompt}`, `{system}` and `{file}` are replaced. `system` is a
+    template of `{system}` and `{prompt}`; with null a transcript has them all. `text`,
+    `reasoning`, `end`, `error` and `usage` are of `output: jsonl` and say where in a line they
+    stand. `exit_codes` says what a code means, by the name of an error.
+    """
+
+    kind: Literal["command"]
+    pass_env: list[Annotated[str, Field(min_length=1)]] = []
+    prompt: Literal["stdin", "file", "argv"] = "stdin"
+    system: str | None = None
+    output: Literal["text", "jsonl"] = "text"
+    text: JsonPath | None = None
+    reasoning: JsonPath | None = None
+    end: JsonPath | None = None
+    error: JsonPath | None = None
+    usage: CountPaths | None = None
+    exit_codes: dict[int, ExitError] = {}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "CommandConfig":
+        words = " ".join(self.command)
+        for needed, word in (("argv", "{prompt}"), ("file", "{file}")):
+            if self.prompt == needed and word not in words:
+                raise ValueError(f"with 'prompt: {needed}' a word of command must hold {word}")
+            if self.prompt != needed and word in words:
+                raise ValueError(f"{word} in command needs 'prompt: {needed}'")
+        if "{model}" in words and self.model is None:
+            raise ValueError("{model} in command needs 'model', which is used if none is named")
+        if self.output == "jsonl" and self.text is None:
+            raise ValueError("'output: jsonl' needs 'text', where a line has a piece of the answer")
+        return self
+
+
+class EchoConfig(BackendConfig):
+    """Answers with its prompt."""
+
+    kind: Literal["echo"]
+
+
+Endpoint = Literal[
+    "chat/completions",
+    "completions",
+    "responses",
+    "embeddings",
+    "moderations",
+    "images/generations",
+    "images/edits",
+    "audio/speech",
+    "audio/transcriptions",
+    "audio/translations",
+]
+_ENDPOINTS: list[Endpoint] = [each for each in get_args(Endpoint) if each != "responses"]
+
+
+class OpenAIConfig(BackendConfig):
+    """A server with OpenAI's API.
+
+    `base_url` is what OpenAI's clients take, with the version: `http://127.0.0.1:8000/v1`. With no
+    `models` those that it lists are offered. `endpoints` are those that requests are passed on to
+    as they are; other chats are answered by way of its chat completions. `retries` are of requests
+    that it has not begun to answer. `forward_key` sends the caller's own key on, in place of
+    `api_key`.
+    """
+
+    kind: Literal["openai"]
+    base_url: Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$")]
+    api_key: str | None = None
+    headers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")], str] = {}
+    forward_key: bool = False
+    endpoints: list[Endpoint] = _ENDPOINTS
+    retries: int = Field(default=2, ge=0, le=10)
+    max_concurrency: int = Field(default=64, ge=1, le=1024)
+
+
+AnyBackendConfig = Annotated[
+    ClaudeConfig
+    | CodexConfig
+    | GeminiConfig
+    | AcpConfig
+    | CommandConfig
+    | OpenAIConfig
+    | EchoConfig,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,379 @@
+"""Any agent as a backend, against a small one whose behaviour its argument and prompts name."""
+
+import json
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from clinvk.backends.acp_agent import AcpBackend
+from clinvk.backends.acp_errors import classify
+from clinvk.backends.acp_parser import AgentParser
+from clinvk.backends.acp_session import is_tool
+from clinvk.backends.base import Live, State
+from clinvk.capabilities import Level
+from clinvk.config import AcpConfig
+from clinvk.errors import (
+    BadRequestError,
+    CliCrashedError,
+    ClinvkError,
+    CliProtocolError,
+    ModelNotFoundError,
+    NotInstalledError,
+    NotLoggedInError,
+    OverloadedError,
+    RateLimitedError,
+    UnsupportedError,
+    UpstreamUnreachableError,
+)
+from clinvk.events import (
+    Event,
+    Finished,
+    FinishReason,
+    Started,
+    TextDelta,
+    ToolActivity,
+    ToolCall,
+    Usage,
+    check_grammar,
+)
+from clinvk.procs.supervisor import Supervisor
+from clinvk.turn import (
+    Message,
+    OutputFormat,
+    Role,
+    TextPart,
+    ToolChoice,
+    ToolMode,
+    ToolSpec,
+    Turn,
+)
+
+AGENT = r"""
+import json, os, sys, threading, urllib.request
+
+how = sys.argv[1]
+servers = {}
+written = threading.Lock()
+answers = {}
+
+def send(**message):
+    with written:
+        print(json.dumps({"jsonrpc": "2.0", **message}), flush=True)
+
+def update(session, **fields):
+    send(method="session/update", params={"sessionId": session, "update": fields})
+
+def say(session, text, **more):
+    block = {"type": "text", "text": text}
+    update(session, sessionUpdate="agent_message_chunk", content=block, **more)
+
+def post(session, method, params):
+    [server] = servers[session]
+    headers = {h["name"]: h["value"] for h in server["headers"]}
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    request = urllib.request.Request(server["url"], json.dumps(body).encode(), headers)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request) as reply:
+        return json.loads(reply.read())
+
+def call(session, number, name, arguments):
+    title = f"mcp__x__{name}"
+    update(session, sessionUpdate="tool_call", toolCallId=str(number), title=title, kind="other")
+    reply = post(session, "tools/call", {"name": name, "arguments": arguments})
+    return reply["result"]["content"][0]["text"]
+
+def prompted(number, session, text):
+    if "call twice" in text:
+        both = [call(session, at, "get_time", {"at": at}) for at in (1, 2)]
+        say(session, " and ".join(both))
+    elif "own tool" in text:
+        ask = {"sessionId": session, "options": [
+            {"optionId": "yes", "kind": "allow_once"}, {"optionId": "no", "kind": "reject_once"}],
+            "toolCall": {"toolCallId": "t", "kind": "execute", "title": "x_get_time"}}
+        told = {"toolCallId": "t", "title": "x_get_time", "kind": "execute"}
+        update(session, sessionUpdate="tool_call", **told)
+        answers["ask"] = threading.Event()
+        send(id="ask", method="session/request_permission", params=ask)
+        answers["ask"].wait()
+        say(session, answers["said"])
+    elif "where" in text:
+        say(session, json.dumps([os.getcwd(), os.listdir("."), dict(os.environ)]))
+    elif "settings" in text:
+        say(session, json.dumps(chosen))
+    elif "JSON" in text:
+        say(session, '{"a": 1}')
+    else:
+        say(session, text)
+        meta = {"usage": {"inputTokens": 3, "outputTokens": 2}}
+        say(session, "", _meta=meta)
+    send(id=number, result={"stopReason": "end_turn"})
+
+chosen = []
+sessions = 0
+for line in sys.stdin:
+    message = json.loads(line)
+    number, method, params = message.get("id"), message.get("method"), message.get("params") or {}
+    if method is None:
+        answers["said"] = message["result"]["outcome"]["optionId"]
+        answers["ask"].set()
+    elif method == "initialize":
+        if how == "dies":
+            sys.exit("no such setting")
+        http = {"http": how != "takes no tools"}
+        takes = {"image": True, "audio": True, "embeddedContext": True}
+        send(id=number, result={
+            "agentInfo": {"name": "a", "version": "1.2"},
+            "agentCapabilities": {"promptCapabilities": takes, "mcpCapabilities": http},
+            "authMethods": [{"id": "l", "name": "Login", "description": "Run `a login`"}],
+        })
+    elif method == "session/new":
+        if how == "wants a login" and not os.path.exists(os.environ["LOGIN"]):
+            send(id=number, error={"code": -32000, "message": "Authentication required"})
+            continue
+        sessions += 1
+        session = f"s{sessions}"
+        servers[session] = params["mcpServers"]
+        if servers[session]:
+            post(session, "tools/list", {})
+        options = [{"name": "group", "options": [{"value": "big"}]}, {"value": "small"}]
+        result = {"sessionId": session}
+        if how != "has no models":
+            result["configOptions"] = [
+                {"id": "effort", "options": []},
+                {"id": "m", "category": "model", "options": options},
+            ]
+        result["modes"] = {"currentModeId": "yolo", "availableModes": [{"id": "default"}]}
+        send(id=number, result=result)
+    elif method == "session/prompt":
+        text = "".join(block["text"] for block in params["prompt"])
+        threading.Thread(target=prompted, args=(number, params["sessionId"], text)).start()
+    elif number is not None:
+        chosen.append([method, params])
+        send(id=number, result={})
+"""
+HUNG_S = 30
+TIME = ToolSpec("get_time", "Tells the time.", {"type": "object"})
+Make = Callable[..., AcpBackend]
+
+
+def turn(text: str, **more: Any) -> Turn:
+    return Turn("a", (Message(Role.USER, (TextPart(text),)),), **more)
+
+
+@pytest.fixture
+async def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
+    temp = tmp_path / "temp"
+    temp.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temp))
+    script = tmp_path / "agent.py"
+    script.write_text(AGENT)
+    async with Supervisor() as supervisor:
+
+        def made(how: str = "well", *, program: str = sys.executable, **more: Any) -> AcpBackend:
+            command = [program, str(script), how]
+            return AcpBackend("a", AcpConfig(kind="acp", command=command, **more), supervisor)
+
+        yield made
+    assert list(temp.iterdir()) == []
+
+
+async def rest(live: AsyncIterator[Event]) -> list[Event]:
+    with anyio.fail_after(HUNG_S):
+        events = [event async for event in live]
+    check_grammar(events)
+    return events
+
+
+async def ask(backend: AcpBackend, asked: Turn, model: str | None = None) -> list[Event]:
+    backend.check(asked)
+    async with backend.open(asked, model) as live:
+        return await rest(live)
+
+
+async def told(backend: AcpBackend, text: str, model: str | None = None) -> str:
+    events = await ask(backend, turn(text), model)
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+async def test_an_answer_and_its_usage(make: Make) -> None:
+    assert await ask(make(), turn("Hello.")) == [
+        Started(),
+        TextDelta("Hello."),
+        Usage(3, 2),
+        Finished(FinishReason.STOP),
+    ]
+
+
+async def test_what_is_no_command_of_the_agents_is_guarded(make: Make) -> None:
+    assert await told(make(), "/help") == "\u200b/help"
+
+
+async def test_what_it_can_do_is_known_once_it_runs(make: Make) -> None:
+    backend = make()
+    before = backend.capabilities
+    assert before.vision is before.tools is before.audio is before.pdf is Level.NO
+    await backend.warm()
+    after = backend.capabilities
+    assert after.vision is after.tools is after.audio is Level.NATIVE
+    assert (after.pdf, after.image_urls) == (Level.NO, Level.EMULATED)
+    assert (await backend.health()).version == "1.2"
+    assert backend.processes.running == 1
+    assert backend.trouble is None
+    assert "1 starts" in repr(backend)
+
+
+async def test_it_runs_in_an_empty_folder_with_what_it_may_see(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_KEY", "one")
+    monkeypatch.setenv("B_KEY", "two")
+    backend = make(pass_env=["A_*"], env={"C": "three"})
+    _, _, env = json.loads(await told(backend, "where"))
+    assert (env["A_KEY"], env["C"]) == ("one", "three")
+    assert "B_KEY" not in env
+
+
+async def test_models_and_modes_are_chosen_by_what_the_agent_offers(make: Make) -> None:
+    backend = make()
+    assert json.loads(await told(backend, "settings", "big")) == [
+        ["session/set_mode", {"sessionId": "s1", "modeId": "default"}],
+        ["session/set_config_option", {"sessionId": "s1", "configId": "m", "value": "big"}],
+    ]
+    with pytest.raises(ModelNotFoundError, match="no model 'huge'; it has: big, small"):
+        await told(backend, "hi", "huge")
+    with pytest.raises(ModelNotFoundError, match="no choice of models"):
+        await told(make("has no models"), "hi", "big")
+
+
+async def test_calls_are_told_one_by_one_and_answered(make: Make) -> None:
+    async with make().open(turn("call twice", tools=(TIME,)), None) as live:
+        assert isinstance(live, Live)
+        for at in (1, 2):
+            events = await rest(live)
+            [call] = [event for event in events if isinstance(event, ToolCall)]
+            assert (call.name, json.loads(call.arguments)) == ("get_time", {"at": at})
+            assert events[-1] == Finished(FinishReason.TOOL_CALLS)
+            assert live.waits
+            await live.go_on((Message(Role.TOOL, (TextPart(f"{at}:00"),), call_id=call.id),))
+        assert await rest(live) == [
+            Started(),
+            TextDelta("1:00 and 2:00"),
+            Finished(FinishReason.STOP),
+        ]
+        assert live.waits
+
+
+async def test_a_tool_of_its_own_is_refused_whatever_it_is_called(make: Make) -> None:
+    async with make().open(turn("own tool", tools=(TIME,)), None) as live:
+        assert isinstance(live, Live)
+        events = await rest(live)
+        assert TextDelta("no") in events
+        assert ToolActivity("x_get_time", "pending") in events
+        assert not live.waits
+
+
+async def test_the_form_of_an_answer_is_asked_for_in_words(make: Make) -> None:
+    events = await ask(make(), turn("hi", format=OutputFormat()))
+    assert TextDelta('{"a": 1}') in events
+
+
+async def test_what_cannot_be_done_is_refused_or_named(make: Make) -> None:
+    backend = make("takes no tools")
+    must = ToolChoice(ToolMode.REQUIRED)
+    asked = turn("hi", tools=(TIME,), tool_choice=must, effort="high")
+    assert backend.check(asked) == ("reasoning_effort", "tool_choice")
+    with pytest.raises(UnsupportedError, match="takes no tools by HTTP"):
+        await ask(backend, asked)
+    with pytest.raises(BadRequestError, match="the message is empty"):
+        backend.check(turn(""))
+
+
+async def test_a_program_that_is_not_there_is_named_with_what_to_do(make: Make) -> None:
+    backend = make(program="/no/such/agent")
+    health = await backend.health()
+    assert (health.state, backend.installed) == (State.MISSING, False)
+    assert "check `command`" in str(health.reason)
+    with pytest.raises(NotInstalledError, match="mend `command`"):
+        backend.check(turn("hi"))
+
+
+async def test_an_agent_that_dies_at_its_start_is_failing(make: Make) -> None:
+    backend = make("dies")
+    assert "no such setting" in str((await backend.health()).reason)
+    with pytest.raises(CliCrashedError, match="no such setting"):
+        await backend.warm()
+
+
+async def test_a_program_that_cannot_run_leaves_nothing(make: Make, tmp_path: Path) -> None:
+    program = tmp_path / "broken"
+    program.write_bytes(b"\x7fELF")
+    program.chmod(0o755)
+    assert "could not be started" in str((await make(program=str(program)).health()).reason)
+
+
+async def test_a_missing_login_is_known_once_it_was_missed(make: Make, tmp_path: Path) -> None:
+    login = tmp_path / "login"
+    backend = make("wants a login", env={"LOGIN": str(login)})
+    with pytest.raises(NotLoggedInError, match="Run `a login`"):
+        await told(backend, "hi")
+    assert (await backend.health()).state is State.NOT_LOGGED_IN
+    login.touch()
+    assert await told(backend, "hi") == "hi"
+    assert (await backend.health()).state is State.READY
+
+
+async def test_the_process_is_replaced_after_its_share(make: Make) -> None:
+    backend = make(recycle_after=1)
+    for _ in range(3):
+        assert await told(backend, "hi") == "hi"
+    assert backend.processes.starts >= 2
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "data", "error"),
+    [
+        (-32603, "Internal error", {"details": "429 slow down"}, RateLimitedError),
+        (-32603, "Internal error", {"a": "API Error: 529 overloaded"}, OverloadedError),
+        (404, "no such model", None, ModelNotFoundError),
+        (-32603, "fetch failed", None, UpstreamUnreachableError),
+        (-32000, "Authentication required", None, NotLoggedInError),
+        (-32603, "Internal error", None, CliProtocolError),
+    ],
+)
+def test_errors_are_typed_by_the_status_in_their_words(
+    code: int, message: str, data: object, error: type[ClinvkError]
+) -> None:
+    assert type(classify(code, message, data)) is error
+
+
+@pytest.mark.parametrize(
+    ("counts", "usage"),
+    [
+        ({"inputTokens": 5, "outputTokens": 2, "totalTokens": 7}, Usage(5, 2)),
+        (
+            {"inputTokens": 5, "outputTokens": 2, "cachedReadTokens": 90, "totalTokens": 97},
+            Usage(95, 2, 90),
+        ),
+        ({"inputTokens": 95, "outputTokens": 2, "cachedReadTokens": 90}, Usage(95, 2, 90)),
+        ({"inputTokens": "5"}, None),
+        (None, None),
+    ],
+)
+def test_tokens_are_counted_as_the_agent_tells(counts: Any, usage: Usage | None) -> None:
+    [*before, last] = AgentParser().feed({"result": {"stopReason": "end_turn", "usage": counts}})
+    assert before == ([] if usage is None else [usage])
+    assert last == Finished(FinishReason.STOP)
+
+
+@pytest.mark.parametrize(
+    "said", ["x_get_time", "mcp__x__get_time", "x/get_time", "get_time (x MCP Server): {}"]
+)
+def test_a_tool_of_the_callers_is_known_by_what_agents_call_it(said: str) -> None:
+    assert is_tool(said, "get_time")
+    assert not is_tool(f"{said}\nrm", "get_time")
+    assert not is_tool("get_time", "get_time")
