@@ -298,5 +298,10 @@ def _drop_orphans(db: sqlite3.Connection) -> None:
 
 
 def _loads(text: str) -> Json:
-    value: Json = json.loads(text)
+    try:
+        value = json.loads(text)
+    except (TypeError, RecursionError) as exc:
+        raise ValueError(f"a row cannot be read: {exc}") from exc
+    if not isinstance(value, dict):
+        raise ValueError("a row is not a JSON object")  # noqa: TRY004 - the file is wrong, not we
     return value

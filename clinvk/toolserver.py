@@ -122,7 +122,8 @@ class Offer:
 
     def _called(self, message: Json, params: Json) -> Json | Call:
         name, arguments = params.get("name"), params.get("arguments") or {}
-        if name not in self._tools or not isinstance(arguments, dict):
+        known = isinstance(name, str) and name in self._tools
+        if not known or not isinstance(arguments, dict):
             return _error(message, _INVALID_PARAMS, f"there is no tool {name!r}")
         call = Call(str(name), arguments)
         self._open[call] = message.get("id")

@@ -31,6 +31,7 @@ def mapping(text: str, name: str, keys: str) -> "tuple[dict[Any, Any], Lines]":
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
+        lines = Lines(name, root)  # also sees whether anything holds itself
     except yaml.MarkedYAMLError as exc:
         line = exc.problem_mark.line + 1 if exc.problem_mark else 1
         raise ConfigError(f"{name}:{line}: not YAML: {exc.problem}") from exc
@@ -40,7 +41,7 @@ def mapping(text: str, name: str, keys: str) -> "tuple[dict[Any, Any], Lines]":
         data = {}
     if not isinstance(data, dict):
         raise ConfigError(f"{name}:1: must be a mapping with {keys}")
-    return data, Lines(name, root)
+    return data, lines
 
 
 def checked(model: type[M], data: dict[Any, Any], lines: "Lines") -> M:
