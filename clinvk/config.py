@@ -107,6 +107,7 @@ class ServerConfig(_Strict):
     allowed_hosts: list[str] = []
     cors_origins: list[str] = []
     max_body_mb: float = Field(default=32, gt=0, le=1024)
+    max_upload_mb: float = Field(default=512, gt=0, le=65_536)
     keepalive_s: Seconds = 15
     send_s: Seconds = 60
     grace_s: float = Field(default=10, ge=0, le=86_400)

@@ -61,7 +61,7 @@ THIRD_PARTY = {
     "prometheus_client": {"server"},
     "rich": {"cli"},
     "subprocess": {"procs"},
-    "pydantic": {"config", "kinds", "environment", "yamlfile", "wire", "backends"},
+    "pydantic": {"config", "kinds", "environment", "yamlfile", "wire", "backends", "server"},
     "sqlite3": {"store"},
     "bpe_openai": {"tokens"},
     "jsonschema": {"validation"},

@@ -13,6 +13,7 @@ from clinvk.server import (
     anthropic,
     auth,
     docs,
+    forms,
     handlers,
     metrics,
     middleware,
@@ -76,7 +77,7 @@ def create_app(
     app[handlers.KEEPALIVE_S] = config.server.keepalive_s
     app[handlers.SEND_S] = config.server.send_s
     for prefix in (OPENAI_PREFIX, *OPENAI_ALIASES):
-        _add_openai_routes(app, prefix)
+        _add_openai_routes(app, prefix, config)
     anthropic.add_routes(app)
     app.router.add_get("/health", handlers.health)
     app.router.add_get("/health/ready", handlers.ready)
@@ -100,7 +101,7 @@ def create_app(
     return app
 
 
-def _add_openai_routes(app: web.Application, prefix: str) -> None:
+def _add_openai_routes(app: web.Application, prefix: str, config: Config) -> None:
     for endpoint, dialect in (
         ("chat/completions", OpenAIChat()),
         ("completions", OpenAICompletions()),
@@ -110,3 +111,9 @@ def _add_openai_routes(app: web.Application, prefix: str) -> None:
     app.router.add_get(f"{prefix}/models", handlers.list_models)
     app.router.add_get(f"{prefix}/models/{{id:.+}}", handlers.get_model)
     responses.add_routes(app, prefix)
+    for endpoint in ("embeddings", "moderations", "images/generations", "audio/speech"):
+        app.router.add_post(f"{prefix}/{endpoint}", relay.Only(endpoint).handle)
+    for endpoint in ("images/edits", "audio/transcriptions", "audio/translations"):
+        form = forms.Form(endpoint, config.server.max_upload_mb)
+        app.router.add_post(f"{prefix}/{endpoint}", form.handle)
+        app[pages.FORMS].add(f"{prefix}/{endpoint}")

@@ -207,6 +207,7 @@ def add_guard(app: web.Application, keyring: Keyring, guarded: pages.Pages) -> N
     app[KEYRING] = keyring
     app[CALLERS] = Callers()
     app[pages.PAGES] = guarded
+    app[pages.FORMS] = set()
     app.on_response_prepare.append(pages.add_cors_headers)
 
 

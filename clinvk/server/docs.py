@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any
 
 from aiohttp import web
+from pydantic import BaseModel
 
 from clinvk import __version__
 from clinvk.wire import replies
@@ -17,11 +18,25 @@ from clinvk.wire.openai_chat_types import ChatRequest
 from clinvk.wire.openai_completions_types import CompletionRequest
 from clinvk.wire.openai_responses_types import ResponsesRequest
 from clinvk.wire.openapi import Operation, document
+from clinvk.wire.passed_types import (
+    Bytes,
+    EmbeddingRequest,
+    Embeddings,
+    ImageForm,
+    ImageRequest,
+    Images,
+    Moderation,
+    ModerationRequest,
+    SoundForm,
+    SpeechRequest,
+    Transcription,
+)
 
 DESCRIPTION = (
     "Claude Code, Codex and Gemini CLI as OpenAI models. The OpenAI endpoints are also served at "
     "/v1 and /v1-openai. Fields that are not named are accepted and have no effect."
 )
+JSON = "application/json"
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -51,8 +66,8 @@ def openapi() -> dict[str, Any]:
 
 
 def operations() -> list[Operation]:
-    """Return every endpoint that speaks JSON, without aliases and this description itself."""
-    return [*_models(), *_openai(), *_responses(), *_anthropic(), *_health()]
+    """Return every endpoint, without aliases and this description itself."""
+    return [*_models(), *_openai(), *_responses(), *_passed(), *_anthropic(), *_health()]
 
 
 def _models() -> list[Operation]:
@@ -126,6 +141,33 @@ def _responses() -> list[Operation]:
             replies.Response,
             error,
         ),
+    ]
+
+
+def _passed() -> list[Operation]:
+    form, sound = "multipart/form-data", "audio/mpeg"
+    rows: tuple[tuple[str, str, type[BaseModel], type[BaseModel], str, str], ...] = (
+        ("embeddings", "Turn texts into vectors", EmbeddingRequest, Embeddings, JSON, JSON),
+        ("moderations", "Judge texts and images", ModerationRequest, Moderation, JSON, JSON),
+        ("images/generations", "Make images", ImageRequest, Images, JSON, JSON),
+        ("images/edits", "Change images", ImageForm, Images, form, JSON),
+        ("audio/speech", "Say a text", SpeechRequest, Bytes, JSON, sound),
+        ("audio/transcriptions", "Write sound down", SoundForm, Transcription, form, JSON),
+        ("audio/translations", "Write sound down in English", SoundForm, Transcription, form, JSON),
+    )
+    return [
+        Operation(
+            "post",
+            f"/openai/v1/{endpoint}",
+            "Passed on to OpenAI-compatible servers",
+            summary,
+            reply,
+            replies.Error,
+            request=request,
+            sent_as=sent_as,
+            told_as=told_as,
+        )
+        for endpoint, summary, request, reply, sent_as, told_as in rows
     ]
 
 

@@ -15,6 +15,9 @@ from clinvk.errors import HostRefusedError, MediaTypeError, OriginRefusedError
 
 ALLOWED = web.RequestKey("clinvk.allowed_origin", str)
 
+# Paths of routes that take forms.
+FORMS = web.AppKey("clinvk.forms", set[str])
+
 PREFLIGHT_MAX_AGE_S = 600
 METHODS = "GET, POST, DELETE"
 READABLE = frozenset({"/docs", "/openapi.json"})
@@ -125,16 +128,21 @@ async def add_cors_headers(request: web.Request, response: web.StreamResponse) -
 def require_json(request: web.Request) -> None:
     """Refuse a body that a page could send without being asked about it.
 
+    Where a form is wanted it could; then it is its `Origin` alone that keeps it out.
+
     Raises:
-        MediaTypeError: if there is a body that does not call itself JSON.
+        MediaTypeError: if there is a body that does not call itself JSON, or a form.
     """
     if not request.body_exists or request.method in (hdrs.METH_GET, hdrs.METH_HEAD):
         return
     types = request.headers.getall(hdrs.CONTENT_TYPE, [])
-    if len(types) != 1 or types[0].partition(";")[0].strip().lower() != "application/json":
+    resource = request.match_info.route.resource
+    takes_form = resource is not None and resource.canonical in request.app[FORMS]
+    wanted = "multipart/form-data" if takes_form else "application/json"
+    if len(types) != 1 or types[0].partition(";")[0].strip().lower() != wanted:
         shown = repr(", ".join(types)[:_SHOWN]) if types else "no type at all"
         raise MediaTypeError(
-            f"the body is sent as {shown}; send it with the header 'Content-Type: application/json'"
+            f"the body is sent as {shown}; send it with the header 'Content-Type: {wanted}'"
         )
 
 

@@ -11,14 +11,16 @@ from collections.abc import AsyncIterator, Callable
 from aiohttp import hdrs, web
 
 from clinvk.backends.base import Passed, PassedReply, Relay
-from clinvk.errors import ClinvkError, ModelNotFoundError
+from clinvk.errors import BadRequestError, ClinvkError, ModelNotFoundError, UnsupportedError
 from clinvk.registry import Registry, Target
 from clinvk.server.access import ASKS
 from clinvk.server.auth import caller_of, own_key
 from clinvk.server.handlers import SERVICE, taken_in_time
 from clinvk.server.middleware import Handler, request_id
 from clinvk.telling import Ask
+from clinvk.wire.body import check, load
 from clinvk.wire.passed import UsageTail, named
+from clinvk.wire.passed_types import ModelOnly
 
 _TELLS_USAGE = ("application/json", "text/event-stream")
 
@@ -50,6 +52,50 @@ class PassOn:
             return await self._otherwise(request)
         passage = Passage(request, target, body.model)
         return await passage.run(backend, self._endpoint, body.renamed)
+
+
+class Only:
+    """Answers an endpoint that upstreams alone have, for JSON bodies."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Pass the request on to the upstream of its model."""
+        raw = await request.read()
+        body = named(raw)
+        if body is None:
+            check(ModelOnly, load(raw))
+            raise BadRequestError("the body is not JSON")
+        target, backend = await require_relay(request, body.model, self._endpoint)
+        passage = Passage(request, target, body.model)
+        return await passage.run(backend, self._endpoint, body.renamed)
+
+
+async def require_relay(request: web.Request, asked: str, endpoint: str) -> tuple[Target, Relay]:
+    """Return who answers for a model at an endpoint.
+
+    Raises:
+        ModelNotAllowedError: if the caller's key is not for the model.
+        ModelNotFoundError: if nobody does.
+        UnsupportedError: if who does has no such endpoint, naming who has.
+    """
+    registry = request.app[SERVICE].registry
+    caller_of(request).require_model(asked, registry)
+    target = await resolved(registry, asked)
+    backend = relay_of(target, endpoint)
+    if backend is None:
+        able = [
+            name
+            for name, each in registry.backends.items()
+            if isinstance(each, Relay) and endpoint in each.endpoints
+        ]
+        who = f"{' and '.join(able)} can" if able else "a backend of kind openai can"
+        raise UnsupportedError(
+            f"{target.backend.name!r}, which has the model {asked!r}, cannot do {endpoint}; {who}",
+            param="model",
+        )
+    return target, backend
 
 
 def relay_of(target: Target, endpoint: str) -> Relay | None:
@@ -85,11 +131,16 @@ class Passage:
         self._asked = asked
         self._response: web.StreamResponse | None = None
 
-    async def run(self, backend: Relay, endpoint: str, body: Body) -> web.StreamResponse:
+    async def run(
+        self, backend: Relay, endpoint: str, body: Body, content_type: str | None = None
+    ) -> web.StreamResponse:
         """Pass the request on, and tell the reply; `body` makes its body for a model's name."""
         request, target = self._request, self._target
         renamed = body(backend.require_model(target.model))
-        passed = Passed(endpoint, request.headers, renamed, own_key(request))
+        headers = request.headers.copy()
+        if content_type is not None:
+            headers[hdrs.CONTENT_TYPE] = content_type
+        passed = Passed(endpoint, headers, renamed, own_key(request))
         caller, service = caller_of(request), request.app[SERVICE]
         try:
             with caller.turns(1):

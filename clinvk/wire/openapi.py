@@ -25,6 +25,8 @@ class Operation:
     request: type[BaseModel] | None = None
     query: tuple[tuple[str, dict[str, Any]], ...] = ()
     streams: str | None = None
+    sent_as: str = "application/json"
+    told_as: str = "application/json"
 
 
 def document(
@@ -44,10 +46,10 @@ def document(
 
 
 def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
-    def content(model: type[BaseModel]) -> dict[str, Any]:
-        return {"application/json": {"schema": _component(model, operation.tag, schemas)}}
+    def content(model: type[BaseModel], kind: str = "application/json") -> dict[str, Any]:
+        return {kind: {"schema": _component(model, operation.tag, schemas)}}
 
-    replies = content(operation.reply)
+    replies = content(operation.reply, operation.told_as)
     if operation.streams is not None:
         schema = {"type": "string", "description": operation.streams}
         replies["text/event-stream"] = {"schema": schema}
@@ -64,7 +66,10 @@ def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
         },
     }
     if operation.request is not None:
-        described["requestBody"] = {"required": True, "content": content(operation.request)}
+        described["requestBody"] = {
+            "required": True,
+            "content": content(operation.request, operation.sent_as),
+        }
     names = re.findall(r"{(\w+)}", operation.path)
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
