@@ -8,6 +8,7 @@ Knows no CLI, and runs nothing.
 
 import hmac
 import json
+import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +19,8 @@ import anyio
 from aiohttp import web
 
 from clinvk.procs.supervisor import Supervisor
+
+_log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 HEARTBEAT_S = 20.0  # Node's fetch gives a silent reply up after 60 s, or as its user has set it
@@ -226,6 +229,8 @@ class ToolServer:
             else:
                 answer = _result(message, {"content": call.content})
             await response.write_eof(json.dumps(answer).encode())
+        except ConnectionError:
+            _log.debug("nobody was left to hear the result of a call")
         finally:
             offer.done(call)
         return response
