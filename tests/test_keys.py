@@ -25,6 +25,11 @@ def over(path: Path) -> Keyring:
     return Keyring(ServerConfig(keys_file=str(path)))
 
 
+@pytest.fixture(autouse=True)
+def told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "clinvk")
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "config" / "keys.yaml"

@@ -135,6 +135,7 @@ async def test_names_are_logged_and_keys_never(
     served: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", "clinvk")
     await served.ask("alice")
     for headers in WRONG:
         await served.call("POST", f"{API}/chat/completions?key=sk-clinvk-q", headers=headers)
