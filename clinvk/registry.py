@@ -1,5 +1,6 @@
 """Which backend and which CLI model an asked-for model id means, and the rows of /models."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -29,6 +30,10 @@ from clinvk.config import (
 from clinvk.errors import ModelNotFoundError
 from clinvk.procs.supervisor import Supervisor
 from clinvk.turn import Turn
+
+# What a program can be given, and no start of one fails for.
+_IS_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
+_SHOWN = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,11 @@ class Registry:
         Raises:
             ModelNotFoundError: listing what exists.
         """
+        if not _IS_NAME.fullmatch(asked):
+            raise ModelNotFoundError(
+                f"{asked[:_SHOWN]!r} is no name of a model; use up to 256 visible characters",
+                param="model",
+            )
         target = self._direct(asked)
         if target is None:
             for pattern, replacement in self.config.aliases.items():
