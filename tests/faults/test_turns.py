@@ -103,3 +103,21 @@ async def test_a_conversation_that_is_kept_goes_on_rightly_or_not_at_all(
             wrong = fault in {"hang-after", "two-ends"} and found.code in LATE | BROKEN
             assert found.right or wrong, found
         assert (await world.ask()).right
+
+
+async def test_those_who_ask_a_cli_that_hangs_unseen_hear_of_it(
+    adapter: str, tmp_path: Path
+) -> None:
+    async with made(adapter, tmp_path, impatient=True) as world:
+        assert (await world.ask("fault=hang-after")).right
+        found: list[Outcome] = []
+
+        async def ask(*, stream: bool) -> None:
+            found.append(await world.ask(stream=stream))
+
+        async with anyio.create_task_group() as group:
+            for stream in (True, False, True):
+                group.start_soon(partial(ask, stream=stream))
+        assert all(each.right or each.code in LATE | BROKEN for each in found), found
+        assert (await world.ask()).right
+        await world.at_rest()
