@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from clinvk.server.app import create_app
 from tests.browsing import CHAT, CROSS, EVIL, FETCH, Site, is_unreadable, over, raw
 from tests.keyed import HI, as_, entry, keyed
 from tests.serving import API
@@ -250,3 +251,15 @@ async def test_a_websocket_gets_nowhere(site: Site, origin: str | None) -> None:
         assert status != 101
         assert origin is None or (status == 403 and is_unreadable(headers))
     assert site.backend.turns == []
+
+
+async def test_no_route_takes_anything_of_another_origins_page(site: Site) -> None:
+    routes = create_app(keyed()).router.routes()
+    asked = [(r.method, r.resource.canonical.replace("{id}", "x")) for r in routes if r.resource]
+    assert len(asked) > 30
+    for method, path in asked:
+        for content_type in SIMPLE:
+            sent = {**FETCH, "Content-Type": content_type}
+            body = None if method in ("GET", "HEAD") else b"--x--"
+            assert (await site.send(method, path, sent, body))[0] == 403
+    assert site.untouched
