@@ -48,6 +48,7 @@ from clinvk.procs.process import (
     when_stopped,
 )
 from clinvk.procs.supervisor import Supervisor
+from clinvk.procs.tail import scrub
 from clinvk.turn import Turn, require_known_calls, require_no_tools
 
 INSTALL_FIX = "install it, or mend `command` in backends.yaml"
@@ -220,8 +221,8 @@ class CommandBackend:
             if parser.ended:
                 return None
             return CliProtocolError(f"{self.name!r} ended without what `end` says is its end")
-        words = [parser.error or "", process.stderr_tail[-2000:].strip()]
-        said = "; ".join(word for word in words if word) or "it said nothing on stderr"
+        said = scrub(parser.error or "") or process.stderr_tail[-2000:].strip()
+        said = said or "it said nothing on stderr"
         if (kind := self._config.exit_codes.get(code or 0)) is not None:
             return _ERRORS[kind](f"{self.name!r} ended with exit code {code}: {said}")
         if (found := api_error(said, None, repr(self.name))) is not None:
