@@ -101,6 +101,10 @@ def prompted(number, session, text):
         send(id="ask", method="session/request_permission", params=ask)
         answers["ask"].wait()
         say(session, answers["said"])
+    elif "die" in text:
+        say(session, "so far")
+        print("out of memory", file=sys.stderr, flush=True)
+        os._exit(3)
     elif "where" in text:
         say(session, json.dumps([os.getcwd(), os.listdir("."), dict(os.environ)]))
     elif "settings" in text:
@@ -266,6 +270,35 @@ async def test_calls_are_told_one_by_one_and_answered(make: Make) -> None:
             Finished(FinishReason.STOP),
         ]
         assert live.waits
+
+
+async def test_an_agent_that_dies_is_a_crash_with_its_last_words(make: Make) -> None:
+    with pytest.raises(CliCrashedError, match="out of memory"):
+        await ask(make(), turn("die"))
+
+
+async def test_a_conversation_does_not_go_on_where_the_agent_is_gone(make: Make) -> None:
+    backend = make()
+    async with backend.open(turn("Hello."), None) as live:
+        assert isinstance(live, Live)
+        await rest(live)
+        assert live.waits
+        with pytest.raises(CliCrashedError, match="out of memory"):
+            await ask(backend, turn("die"))
+        assert not live.waits
+        with pytest.raises(CliCrashedError):
+            await live.go_on((Message(Role.USER, (TextPart("more"),)),))
+
+
+async def test_what_a_session_cannot_be_told_is_left_to_a_transcript(make: Make) -> None:
+    system = Message(Role.SYSTEM, (TextPart("Be brief."),))
+    whole = Turn("a", (system, Message(Role.USER, (TextPart("Hello."),))))
+    async with make().open(whole, None) as live:
+        assert isinstance(live, Live)
+        await rest(live)
+        for text in ("", "<<<k0 system>>>"):
+            with pytest.raises(CliCrashedError, match="no way to be told"):
+                await live.go_on((Message(Role.USER, (TextPart(text),)),))
 
 
 async def test_a_tool_of_its_own_is_refused_whatever_it_is_called(make: Make) -> None:
