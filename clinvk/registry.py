@@ -117,13 +117,15 @@ class Registry:
         return can
 
     def check(self, turn: Turn, backend: Backend) -> tuple[str, ...]:
-        """Return the fields that a backend will ignore; see `Backend.check`.
+        """Return the request's fields that have no effect on a backend; see `Backend.check`.
 
         Raises:
             UnsupportedError: for a part that it cannot take, naming who can.
         """
         require_parts(turn, backend.name, self.capabilities(backend), self._able)
-        return backend.check(turn)
+        left_out = (*turn.ignored, *backend.check(turn))
+        passed = turn.sampling if backend.capabilities.sampling is not Level.NO else ()
+        return tuple(name for name in left_out if name not in passed)
 
     def _able(self, capability: str) -> list[str]:
         """The backends with a capability: those that there are, else those that there could be."""

@@ -149,7 +149,7 @@ class Service:
         lane = self._lanes[target.backend.name]
         tickets = self._admit(lane, len(choices), target.backend.name)
         send, receive = anyio.create_memory_object_stream[Item](BUFFERED_EVENTS)
-        ignored = tuple(dict.fromkeys((*turn.ignored, *left_out)))
+        ignored = tuple(dict.fromkeys(left_out))
         stream = Stream(target, ignored, len(choices), receive)
         for choice, (each, ticket) in enumerate(zip(choices, tickets, strict=True)):
             ask = Ask(

@@ -132,7 +132,8 @@ class Turn:
 
     `model` is the id the caller asked for. `effort` is none, minimal, low, medium, high, xhigh
     or max. `choices` is how many answers the caller wants; each is a turn of its own.
-    `ignored` names the request fields that were accepted and have no effect.
+    `ignored` names the request fields that were accepted and have no effect; those in `sampling`,
+    which are named as in Chat Completions, have one where the backend can pass them on.
     """
 
     model: str
@@ -145,6 +146,7 @@ class Turn:
     effort: str | None = None
     choices: int = 1
     ignored: tuple[str, ...] = ()
+    sampling: dict[str, float] = field(default_factory=dict, compare=False)
 
     @property
     def instructions(self) -> str:

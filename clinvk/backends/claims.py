@@ -121,6 +121,7 @@ OPENAI = Capabilities(
     json_object=_NATIVE,
     json_schema=_NATIVE,
     max_tokens=_NATIVE,
+    sampling=_NATIVE,
 )
 
 ECHO = Capabilities(

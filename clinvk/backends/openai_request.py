@@ -29,6 +29,7 @@ def chat_body(turn: Turn, model: str) -> dict[str, Any]:
         "messages": list(_messages(turn.messages)),
         "stream": True,
         "stream_options": {"include_usage": True},
+        **turn.sampling,
     }
     if turn.tools:
         body["tools"] = [_tool(tool) for tool in turn.tools]

@@ -44,6 +44,7 @@ from clinvk.wire.anthropic_types import (
     ToolUseIn,
     UrlIn,
 )
+from clinvk.wire.body import sampling
 
 _MODES = {
     "auto": ToolMode.AUTO,
@@ -86,6 +87,7 @@ def understand(request: CountRequest) -> tuple[Turn, Names]:
         limits=_limits(request),
         effort=_effort(request),
         ignored=_ignored(request, tools),
+        sampling=sampling(request),
     )
     old = request.output_format is not None and not (config and config.format)
     named_form = "output_format" if old else "output_config.format"

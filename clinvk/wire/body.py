@@ -12,6 +12,8 @@ from clinvk.errors import BadRequestError, MissingFieldError
 
 M = TypeVar("M", bound=BaseModel)
 
+SAMPLING = ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty")
+
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 _SHOWN = 40
 
@@ -61,6 +63,12 @@ def check(model: type[M], data: dict[str, Any], *, steps: frozenset[str] = froze
         message = error["msg"].removeprefix("Value error, ")
         message = message[:1].lower() + message[1:]
         raise BadRequestError(f"{param!r} is not valid: {message}", param=param) from None
+
+
+def sampling(request: BaseModel) -> dict[str, float]:
+    """Return how the model is to choose its words, by the names that all of the APIs share."""
+    told = {name: getattr(request, name, None) for name in SAMPLING}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def dotted(path: tuple[str | int, ...]) -> str:

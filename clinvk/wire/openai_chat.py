@@ -44,7 +44,7 @@ from clinvk.turn import (
 )
 from clinvk.wire import sse
 from clinvk.wire.base import Frame, Parsed
-from clinvk.wire.body import check, load
+from clinvk.wire.body import check, load, sampling
 from clinvk.wire.openai_chat_types import (
     IGNORED,
     UNION_STEPS,
@@ -118,6 +118,7 @@ def _turn(request: ChatRequest) -> Turn:
         effort=request.reasoning_effort,
         choices=request.n or 1,
         ignored=tuple(ignored),
+        sampling=sampling(request),
     )
 
 

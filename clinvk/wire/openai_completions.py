@@ -27,7 +27,7 @@ from clinvk.events import (
 from clinvk.turn import Limits, Message, Role, TextPart, Turn
 from clinvk.wire import sse
 from clinvk.wire.base import Frame, Parsed
-from clinvk.wire.body import check, load
+from clinvk.wire.body import check, load, sampling
 from clinvk.wire.openai_chat import error_body
 from clinvk.wire.openai_completions_types import IGNORED, UNION_STEPS, CompletionRequest
 from clinvk.wire.sse import dumps
@@ -95,6 +95,7 @@ def _turn(request: CompletionRequest, prompt: str, n: int) -> Turn:
         ),
         choices=n,
         ignored=tuple(ignored),
+        sampling=sampling(request),
     )
 
 

@@ -23,7 +23,7 @@ from clinvk.turn import (
     Turn,
 )
 from clinvk.wire.base import Parsed
-from clinvk.wire.body import check, load
+from clinvk.wire.body import check, load, sampling
 from clinvk.wire.openai_chat import error_body
 from clinvk.wire.openai_responses_encoder import ResponsesEncoder
 from clinvk.wire.openai_responses_items import Item, kept_items, messages_of
@@ -202,6 +202,7 @@ def _turn(
         limits=Limits(max_tokens=request.max_output_tokens),
         effort=request.reasoning.effort if request.reasoning else None,
         ignored=tuple(dict.fromkeys(ignored)),
+        sampling=sampling(request),
     )
 
 

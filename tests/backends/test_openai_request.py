@@ -42,6 +42,7 @@ def test_settings_go_where_the_api_has_them() -> None:
         format=OutputFormat({"type": "object"}, "form", strict=True),
         limits=Limits(max_tokens=9, stop=("END",)),
         effort="low",
+        sampling={"temperature": 0.5, "seed": 7},
     )
     body = chat_body(turn, "m")
     look = {
@@ -59,6 +60,7 @@ def test_settings_go_where_the_api_has_them() -> None:
     form = {"name": "form", "schema": {"type": "object"}, "strict": True}
     assert body["response_format"] == {"type": "json_schema", "json_schema": form}
     assert (body["max_completion_tokens"], body["reasoning_effort"]) == (9, "low")
+    assert (body["temperature"], body["seed"]) == (0.5, 7)
     assert "stop" not in body
 
 

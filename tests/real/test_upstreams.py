@@ -167,6 +167,7 @@ async def test_an_anthropic_client_is_answered_by_way_of_chat(world: World) -> N
     async with world.anthropic.messages.stream(
         model=MODEL,
         max_tokens=2000,
+        extra_body={"temperature": 1},
         thinking={"type": "enabled", "budget_tokens": 1024},
         messages=[{"role": "user", "content": "think"}],
     ) as stream:
@@ -175,6 +176,8 @@ async def test_an_anthropic_client_is_answered_by_way_of_chat(world: World) -> N
     assert thought.type == "thinking"
     assert said.type == "text"
     assert (thought.thinking, said.text) == ("Let me see.", "Thought.")
+    sent = (await world.journal())[-1]["body"]
+    assert (sent["temperature"], sent["max_completion_tokens"]) == (1, 2000)
     with pytest.raises(Exception, match="Slow down") as caught:
         await world.anthropic.messages.create(
             model=MODEL, max_tokens=9, messages=[{"role": "user", "content": "too much"}]
