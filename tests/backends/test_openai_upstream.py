@@ -1,5 +1,6 @@
 """The backend of an OpenAI-compatible server, against a fake of one that fails by script."""
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -253,3 +254,20 @@ async def test_a_redirect_is_not_followed(fake: FakeChat, supervisor: Supervisor
 def test_how_long_to_wait_is_read(text: str, least: float | None, most: float | None) -> None:
     assert retry_after({"Retry-After": text}) in (least, most)
     assert retry_after({}) is None
+
+
+async def test_an_answer_that_is_no_stream_is_taken(fake: FakeChat, backend: OpenAIBackend) -> None:
+    choice = {"message": {"content": "Hi"}, "finish_reason": "stop"}
+    fake.whole = json.dumps({"model": "m", "choices": [choice]}, indent=1)
+    assert TextDelta("Hi") in await told(backend)
+    fake.whole = f"data: {json.dumps({'choices': [choice]})}"
+    assert TextDelta("Hi") in await told(backend)
+
+
+async def test_an_error_that_is_no_json_is_told(fake: FakeChat, backend: OpenAIBackend) -> None:
+    fake.whole, fake.whole_status = "<h1>Bad\x1b[31m gateway</h1>", 500
+    with pytest.raises(UpstreamError, match="<h1>Bad gateway</h1>"):
+        await told(backend)
+    fake.whole = ""
+    with pytest.raises(UpstreamError, match="no reason"):
+        await told(backend)

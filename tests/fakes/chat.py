@@ -15,7 +15,10 @@ NO_END = "no end"
 
 
 class FakeChat(FakeApi):
-    """`POST /v1/chat/completions`, streamed, and `GET /v1/models`, which lists `models`."""
+    """`POST /v1/chat/completions`, streamed, and `GET /v1/models`, which lists `models`.
+
+    `whole` is a body to answer with in place of a stream.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,6 +26,8 @@ class FakeChat(FakeApi):
         self.listed: Any = None
         self.listing = 200
         self.peer: Any = None
+        self.whole: str | None = None
+        self.whole_status = 200
 
     def add_routes(self, app: web.Application) -> None:
         app.router.add_post("/v1/chat/completions", self._chat)
@@ -41,6 +46,8 @@ class FakeChat(FakeApi):
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         captured = await self.capture(request)
         self.peer = request.transport and request.transport.get_extra_info("peername")
+        if self.whole is not None:
+            return web.Response(text=self.whole, status=self.whole_status)
         reply = self.script(captured)
         if reply.status != 200:
             error = {"error": reply.error}

@@ -11,12 +11,16 @@ from multidict import CIMultiDictProxy
 
 @dataclass
 class Answer:
-    """A reply; `hold` waits before the last piece, `cut` leaves it out and drops the connection."""
+    """A reply; `hold` waits before the last piece, `cut` leaves it out and drops the connection.
+
+    `early` answers without having read the request.
+    """
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
     pieces: tuple[bytes, ...] = (b'{"ok": true}',)
     hold: bool = False
+    early: bool = False
     cut: bool = False
 
 
@@ -66,7 +70,7 @@ class RawUpstream:
         body = bytearray()
         self.open += 1
         try:
-            async for piece in request.content.iter_any():
+            while not self.answer.early and (piece := await request.content.readany()):
                 self.received += len(piece)
                 if self.keeps_bodies:
                     body += piece

@@ -131,6 +131,41 @@ async def test_an_upstream_that_goes_away_is_told(world: World) -> None:
             await response.read()
 
 
+async def test_an_upstream_may_refuse_a_form_unread(world: World) -> None:
+    world.up.answer = Answer(413, pieces=(b'{"error": {}}',), early=True)
+    async with post(world, form(("model", "up/m"), ("file", SOUND))) as response:
+        assert (response.status, await response.read()) == (413, b'{"error": {}}')
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_who_leaves_while_sending_ends_the_request(world: World, *, late: bool) -> None:
+    begun, never = anyio.Event(), anyio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        head = b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n'
+        if not late:
+            yield head % b"model" + b"up/m\r\n"
+        yield head % b"file" + SOUND
+        begun.set()
+        await never.wait()
+
+    async with anyio.create_task_group() as group:
+
+        async def send() -> None:
+            kind = {"Content-Type": "multipart/form-data; boundary=x"}
+            async with post(world, slowly(), **kind):
+                raise AssertionError("there is nothing to answer")
+
+        group.start_soon(send)
+        await begun.wait()
+        while not late and world.up.received < len(SOUND) // 2:
+            await anyio.lowlevel.checkpoint()
+        group.cancel_scope.cancel()
+    while world.up.open:
+        await anyio.lowlevel.checkpoint()
+    assert (world.up.asked, world.up.aborted) == ([], 0 if late else 1)
+
+
 async def test_nobody_there_is_an_error(up: RawUpstream) -> None:
     gone = settings(up, base_url="http://127.0.0.1:1/v1")
     async for world in served(gone, up):

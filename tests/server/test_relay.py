@@ -307,3 +307,22 @@ async def test_what_is_for_others_is_left_to_them(body: str, world: World) -> No
     async with world.post(body=body) as response:
         assert response.status == (200 if "echo" in body else 400)
     assert world.up.asked == []
+
+
+async def test_a_default_that_there_is_not_is_said(world: World) -> None:
+    world.up.models = ["m", "n"]
+    async with world.http.get(f"{world.url}{API}/models") as response:
+        assert [row["id"] for row in (await response.json())["data"]] == ["up/m", "up/n", "echo"]
+    async with world.post(body=BODY.replace("up/m", "up")) as response:
+        assert response.status == 404
+        assert "up/m, up/n" in await response.text()
+
+
+async def test_a_client_that_takes_nothing_is_cut_off(up: RawUpstream) -> None:
+    async for world in served(settings(up, {"send_s": 0.2}), up):
+        up.answer = Answer(headers=STREAM, pieces=(bytes(1 << 20),) * 64)
+        async with world.post() as response:
+            while up.open:
+                await anyio.lowlevel.checkpoint()
+            with pytest.raises(aiohttp.ClientError):
+                await response.read()
