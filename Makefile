@@ -18,7 +18,7 @@ serve: .venv/.installed
 	$(BIN)/clinvk serve $(ARGS)
 
 test: .venv/.dev $(REAL)/.installed $(AGENTS)/.installed $(OLDER)/.installed
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --cov --cov-report=term $(ARGS)
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .
