@@ -168,6 +168,9 @@ class Starter:
         try:
             options = claude_command.arguments(kind.model, kind.effort, _settings(folder, kind))
             env = {**dict(kind.env), "CLAUDE_CODE_TMPDIR": str(folder), "TMPDIR": str(folder)}
+            if not kind.settings:  # what helps to log in may keep something in the user's cache
+                # Or each process leaves a log of its tools in the user's.
+                env["XDG_CACHE_HOME"] = str(folder / "cache")
             work = folder / "work"
             work.mkdir()
             command = Command((*kind.program, *options), env, work)

@@ -13,6 +13,7 @@ from typing import IO
 
 import anyio.to_thread
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from clinvk.errors import (
     BadRequestError,
@@ -110,8 +111,9 @@ class _Flow:
                         self._count(piece)
                         yield piece
                 yield b"\r\n"
-        except ValueError as exc:
-            raise BadRequestError(f"the body is no form: {exc}") from exc
+        except (ValueError, HttpProcessingError) as exc:
+            said = " ".join(str(exc).split())
+            raise BadRequestError(f"the body is no form: {said}") from exc
         yield f"--{self._mark}--\r\n".encode()
 
     async def _model(self, part: BodyPartReader) -> str:

@@ -26,7 +26,7 @@ MEMORY = {"store": {"path": ":memory:"}}
 COLD = {"claude": 4, "codex": 1, "gemini": 1}
 # What a CLI writes of its own, of those in the home of a person.
 OWN_STATE = {
-    "claude": ("home/.claude.json", "home/.claude/", "home/.cache/", "home/.local/share/claude"),
+    "claude": ("home/.claude.json", "home/.claude/backups/"),
     "codex": (),
     "gemini": (),
 }
