@@ -4,6 +4,7 @@ Owns which there are and what they mean. They fill in what a file leaves
 out: what backends.yaml or the command line says comes first.
 """
 
+import ipaddress
 from collections.abc import Mapping
 
 from pydantic import ValidationError
@@ -48,19 +49,32 @@ def with_upstream(config: Config, env: Mapping[str, str]) -> Config:
 def listening(server: ServerConfig, env: Mapping[str, str]) -> dict[str, str | int]:
     """Return where to listen, of `$HOST` and `$PORT`, as far as the file does not say.
 
+    Some shells export the machine's own name as `$HOST`: only an address, or localhost, counts.
+
     Raises:
         ConfigError: if the port is none.
     """
     if server.uds is not None:
         return {}
     found: dict[str, str | int] = {}
-    if (host := env.get(HOST)) and "host" not in server.model_fields_set:
+    host = env.get(HOST, "")
+    if _is_address(host) and "host" not in server.model_fields_set:
         found["host"] = host
     if (port := env.get(PORT)) and "port" not in server.model_fields_set:
         if not (port.isascii() and port.isdigit() and len(port) < 6 and int(port) < 65_536):
             raise ConfigError(f"${PORT}: {port!r} is no port; give a number from 0 to 65535")
         found["port"] = int(port)
     return found
+
+
+def _is_address(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def token(env: Mapping[str, str]) -> str | None:

@@ -40,6 +40,8 @@ def test_where_to_listen_is_said_unless_the_file_does() -> None:
     assert environment.listening(ServerConfig(host="127.0.0.1"), env) == {"port": 9000}
     assert environment.listening(ServerConfig(uds="/run/a"), env) == {}
     assert environment.listening(ServerConfig(), {"HOST": "", "PORT": ""}) == {}
+    assert environment.listening(ServerConfig(), {"HOST": "localhost"}) == {"host": "localhost"}
+    assert environment.listening(ServerConfig(), {"HOST": "my-laptop.lan"}) == {}
 
 
 @pytest.mark.parametrize("port", ["x", "65536", "-1", "¹", "999999999"])
