@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -307,25 +306,23 @@ async def test_an_error_among_the_lines_counts_whatever_the_exit_code(make: Make
     assert "tired" in found.message
 
 
-async def test_leaving_stops_the_program_and_its_children(make: Make) -> None:
+async def test_leaving_stops_the_program_and_its_children(make: Make, tmp_path: Path) -> None:
     script = """
 import subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-print(child.pid, flush=True)
+held = open(sys.argv[1], "w")
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdout=held)
+print("on", flush=True)
 time.sleep(600)
 """
-    backend = make(script)
+    fifo = anyio.Path(tmp_path / "fifo")
+    os.mkfifo(fifo)
+    backend = make(script, str(fifo))
     with anyio.fail_after(HUNG_S):
-        async with backend.open(turn("hi"), None) as stream:
-            async for event in stream:
-                if isinstance(event, TextDelta):
-                    break
-            assert backend.processes.running == 1
-            [process] = backend._running
-        await process.stopped()
-    assert not psutil.pid_exists(int(event.text)) or (
-        psutil.Process(int(event.text)).status() == psutil.STATUS_ZOMBIE
-    )
+        async with anyio.create_task_group() as group:
+            group.start_soon(fifo.read_bytes)  # ends once nobody holds the other end
+            async with backend.open(turn("hi"), None) as stream:
+                assert [await anext(aiter(stream)) for _ in range(2)][1] == TextDelta("on")
+                assert backend.processes.running == 1
 
 
 async def test_closing_stops_what_runs(make: Make) -> None:
