@@ -6,7 +6,7 @@ pass, too.
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 
 class _Open(BaseModel):
@@ -73,7 +73,7 @@ class Images(_Open):
 class ImageForm(ModelOnly):
     """Pictures to change, and how, in words."""
 
-    image: list[bytes] = Field(json_schema_extra={"items": {"type": "string"}})
+    image: list[bytes]
     prompt: str
 
 

@@ -187,6 +187,7 @@ async def test_the_page_shows_every_endpoint_and_field(url: str, tmp_path: Path)
     for path in json.loads(await anyio.Path(spec).read_text())["paths"]:
         assert path in text
     assert "curl -X POST -H 'Content-Type: application/json' -d @request.json http://here" in text
+    assert "curl -X POST -F model=MODEL -F image=@IMAGE -F prompt=PROMPT http://here" in text
     for field in ("previous_response_id", "max_completion_tokens", "stop_sequences", "has_more"):
         assert field in text
     assert "required" in text
