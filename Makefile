@@ -2,6 +2,7 @@
 # make test    set everything up and run every test, those with the real CLIs too
 # make check   format, lint and types
 # make fuzz    look longer for what breaks parsers and the server: FUZZ=20 times as long as test
+# make soak    everything at once for long, with kills: ARGS="--requests 10000 --fakes"
 # make bench   measure clinvk and write the figures to benchmarks/README.md
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ OLDER := tests/real/.venv
 ARGS ?=
 FUZZ ?= 20
 
-.PHONY: serve test check format fuzz bench clean
+.PHONY: serve test check format fuzz soak bench clean
 
 serve: .venv/.installed
 	$(BIN)/clinvk serve $(ARGS)
@@ -30,7 +31,11 @@ format: .venv/.dev
 	$(BIN)/ruff check --fix .
 
 fuzz: .venv/.dev
-	CLINVK_FUZZ=$(FUZZ) $(BIN)/python -m pytest --timeout=0 tests/fuzz tests/test_patterns.py $(ARGS)
+	CLINVK_FUZZ=$(FUZZ) $(BIN)/python -m pytest --timeout=0 tests/fuzz tests/test_patterns.py \
+		tests/faults/test_schedules.py $(ARGS)
+
+soak: .venv/.dev $(REAL)/.installed
+	$(BIN)/python -m tests.real.soak $(ARGS)
 
 bench: .venv/.dev $(REAL)/.installed
 	$(BIN)/python -m benchmarks $(or $(ARGS),all --write)

@@ -44,6 +44,7 @@ class FakeCodex:
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self._write = write
         self._told: dict[str, str] = {}
+        self._turns: dict[str, int] = {}
         self._threads = 0
         self.told = 0
 
@@ -69,6 +70,7 @@ class FakeCodex:
                 self._turn(thread, _last_text([{"content": params.get("input") or ()}]))
             case "thread/unsubscribe":
                 self._told.pop(thread, None)
+                self._turns.pop(thread, None)
                 self._reply(number, {})
             case "initialize":
                 self._reply(number, {"userAgent": "fake/0.169.0"})
@@ -92,9 +94,9 @@ class FakeCodex:
         for delta in deltas(asked):
             self._say("item/agentMessage/delta", {**at, "delta": delta})
         self._say("item/completed", {**place, "item": {**item, "text": text}})
-        self._say(
-            "thread/tokenUsage/updated", {**place, "tokenUsage": {"total": USAGE, "last": USAGE}}
-        )
+        turns = self._turns[thread] = self._turns.get(thread, 0) + 1
+        usage = {"total": {kind: turns * count for kind, count in USAGE.items()}, "last": USAGE}
+        self._say("thread/tokenUsage/updated", {**place, "tokenUsage": usage})
         turn = {"id": place["turnId"], "status": "completed", "error": None}
         self._say("turn/completed", {**place, "turn": turn})
 

@@ -1,5 +1,7 @@
 """A long run of everything at once: `python -m tests.real.soak --requests 1000`.
 
+With `--fakes` the CLI is a stand-in that costs next to nothing, for ten thousand in minutes.
+
 Serves the real CLIs over fakes of their model APIs, as `clinvk serve` does, and asks 32 things at
 a time: streamed and not, chats that go on, loops with tools; while clients leave in mid-answer,
 the model API fails, and CLIs are killed. Every answer must be right or one typed error, none may
@@ -28,6 +30,8 @@ import aiohttp
 import psutil
 import yaml
 
+from benchmarks.fake_codex import expected
+from benchmarks.processes import FAKE_CODEX
 from tests.fakes.api import Captured, Reply
 from tests.real.bridge import FAKES, settings
 
@@ -42,6 +46,20 @@ CALLED_AS = {"claude": "look", "codex": "look", "gemini": "mcp_x_look"}
 def answer_of(token: str) -> str:
     """What the model says to a token."""
     return f"It is {token}, and nothing else."
+
+
+@dataclass(frozen=True)
+class Play:
+    """What is asked of whom, and what is then the right answer."""
+
+    backends: tuple[str, ...]
+    tools: float
+    question: Callable[[str], str]
+    answer: Callable[[str], str]
+
+
+REAL = Play(CLIS, 0.2, lambda token: f"What is {token}?", answer_of)
+FAKES_PLAY = Play(("codex",), 0.0, lambda token: f"5 {token}", lambda token: expected(f"5 {token}"))
 
 
 class Model:
@@ -80,7 +98,8 @@ class Tally:
 class Client:
     """One of many who ask."""
 
-    def __init__(self, url: str, http: aiohttp.ClientSession, tally: Tally) -> None:
+    def __init__(self, play: Play, url: str, http: aiohttp.ClientSession, tally: Tally) -> None:
+        self._play = play
         self._url = url
         self._http = http
         self._tally = tally
@@ -90,9 +109,9 @@ class Client:
         messages: list[dict[str, Any]] = [{"role": "system", "content": "Be brief."}]
         turns = rng.choice([1, 1, 2, 3])
         for turn in range(turns):
-            with_tool = rng.random() < 0.2
+            with_tool = rng.random() < self._play.tools
             token = f"{'call' if with_tool else 'tok'}{number * 10 + turn}x"
-            messages.append({"role": "user", "content": f"What is {token}?"})
+            messages.append({"role": "user", "content": self._play.question(token)})
             reply = await self._ask(model, messages, rng, token, tools=with_tool)
             if reply is None:
                 return
@@ -160,7 +179,7 @@ class Client:
                 "token": token
             }
         else:
-            right = reply.get("content") == answer_of(token)
+            right = reply.get("content") == self._play.answer(token)
         if not right:
             self._tally.wrong.append(f"{how}: for {token} came {reply}")
             return None
@@ -211,18 +230,20 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(folder: Path, model: Callable[[str], Model]) -> AsyncIterator[Served]:
+async def serving(folder: Path, play: Play, model: Callable[[str], Model]) -> AsyncIterator[Served]:
     """Serve the real CLIs over their fakes; what is left of it is the caller's to see."""
     home, temp, log = folder / "home", folder / "tmp", folder / "log"
     home.mkdir()
     temp.mkdir()
     async with AsyncExitStack() as stack:
         backends = {}
-        for name in CLIS:
+        for name in play.backends:
             fake = await stack.enter_async_context(FAKES[name]().running())
             fake.script = model(name)
             limits = {"max_concurrency": 16, "max_queue": 256}
             backends[name] = {**settings(name, fake, home), **limits}
+            if play is FAKES_PLAY:
+                backends[name]["command"] = list(FAKE_CODEX)
         config = folder / "backends.yaml"
         server = {"port": 0, "store": {"path": ":memory:"}}
         config.write_text(yaml.safe_dump({"server": server, "backends": backends}))
@@ -245,6 +266,7 @@ class Soak:
         self.tally = Tally()
         self.report: dict[str, Any] = {}
         self._options = options
+        self._play = FAKES_PLAY if options.fakes else REAL
         self._rng = random.Random(options.seed)
         self._kills: list[str] = []
         self._memory: list[int] = []
@@ -255,7 +277,7 @@ class Soak:
         with tempfile.TemporaryDirectory(prefix="clinvk-soak-") as folder:
             trouble = self._options.trouble
             async with (
-                serving(Path(folder), lambda n: Model(n, self._rng, trouble)) as served,
+                serving(Path(folder), self._play, lambda n: Model(n, self._rng, trouble)) as served,
                 aiohttp.ClientSession(
                     connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(None)
                 ) as http,
@@ -290,8 +312,8 @@ class Soak:
 
     async def _ask_it_all(self, served: Served, http: aiohttp.ClientSession) -> tuple[int, int]:
         """Return the server's descriptors before and after."""
-        client = Client(served.url, http, self.tally)
-        for name in CLIS:  # so that all has been used once
+        client = Client(self._play, served.url, http, self.tally)
+        for name in self._play.backends:  # so that all has been used once
             await client.scene(10**6, name, random.Random(1))
         before = served.inside.num_fds()
         self._memory.append(served.inside.memory_info().rss)
@@ -301,7 +323,7 @@ class Soak:
 
         async def one(number: int) -> None:
             async with gate:
-                name = self._rng.choice(CLIS)
+                name = self._rng.choice(self._play.backends)
                 await client.scene(number, name, random.Random(number))
             self._count(served.inside)
 
@@ -324,12 +346,20 @@ class Soak:
         """Kill one of the server's CLIs every now and then; never its guard."""
         while True:
             await asyncio.sleep(self._rng.expovariate(1 / self._options.kill_every))
-            found = [c for c in server.children(recursive=True) if c.name() != "python"]
+            found = [c for c in server.children(recursive=True) if not is_guard(c)]
             if found:
                 victim = self._rng.choice(found)
                 with contextlib.suppress(psutil.NoSuchProcess):
                     self._kills.append(victim.name())
                     victim.kill()
+
+
+def is_guard(process: psutil.Process) -> bool:
+    """Return whether it is the server's guard, or has just ended."""
+    try:
+        return any(word.endswith("guard.py") for word in process.cmdline())
+    except psutil.Error:
+        return True
 
 
 async def busy(http: aiohttp.ClientSession, url: str) -> bool:
@@ -347,6 +377,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--trouble", type=float, default=0.1, help="how often the API fails")
     parser.add_argument("--kill-every", type=float, default=1.0, help="seconds, on average")
+    parser.add_argument("--fakes", action="store_true", help="a stand-in for the CLI")
     soak = Soak(parser.parse_args())
     right = asyncio.run(soak.run())
     sys.stdout.write(json.dumps(soak.report, indent=1) + "\n")
