@@ -118,12 +118,18 @@ def require_parts(
             for needed in _needs(part):
                 if getattr(can, needed) is Level.NO:
                     what, instead = _KINDS[needed]
-                    others = " and ".join(able(needed))
+                    others = _listed(able(needed))
                     who = f"{others} can; or {instead}" if others else instead
                     raise UnsupportedError(
                         f"{backend!r} cannot take {what}; {who}",
                         param=f"messages[{at}].content[{position}]",
                     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names as one says them: `a`, `a and b`, `a, b and c`."""
+    *first, last = names or [""]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _needs(part: Part) -> Iterator[str]:

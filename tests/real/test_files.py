@@ -145,7 +145,7 @@ async def test_codex_refuses_a_pdf_and_names_who_takes_it(codex: Bridge) -> None
     assert await refused(codex, {"type": "text", "text": "see"}, file("a.pdf", PDF)) == (
         400,
         "messages[0].content[1]",
-        "'codex' cannot take PDF files; claude and gemini can; or send their text",
+        "'codex' cannot take PDF files; claude, gemini and openai can; or send their text",
     )
     assert codex.fake.requests == []
 
@@ -157,7 +157,7 @@ async def test_audio_is_refused_with_the_name_of_who_takes_it(name: str, home: P
         assert await refused(served, audio) == (
             400,
             "messages[0].content[0]",
-            f"{name!r} cannot take audio; gemini can; or send text",
+            f"{name!r} cannot take audio; gemini and openai can; or send text",
         )
 
 
