@@ -26,6 +26,19 @@ def schema_fault(schema: dict[str, Any]) -> str | None:
         return _TOO_DEEP
 
 
+def resolved_root(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema with the definition that its root refers to in the root's place.
+
+    What stands beside the reference stays. For those who must see an object's own keywords.
+    """
+    match str(schema.get("$ref")).split("/"):
+        case ["#", "$defs" | "definitions" as where, name]:
+            target = schema[where][name]
+            if isinstance(target, dict):
+                return {**{k: v for k, v in schema.items() if k != "$ref"}, **target}
+    return schema
+
+
 def answer_fault(text: str, schema: dict[str, Any] | None) -> str | None:
     """Return what keeps `text` from being JSON of `schema` (None: any object), or None."""
     from clinvk import validation  # noqa: PLC0415 - its module says why

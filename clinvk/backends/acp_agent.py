@@ -9,7 +9,7 @@ caller's tools. A conversation is acp_session's, the protocol acp's.
 import logging
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -17,8 +17,17 @@ from clinvk import toolserver
 from clinvk.backends import acp_prompt, claims, structured
 from clinvk.backends.acp import AcpAgent, Message
 from clinvk.backends.acp_session import AgentServer, Conversation
-from clinvk.backends.base import Health, Processes, State, find_program, start_failure
-from clinvk.backends.mcp_tools import check_tools, object_schema, offered
+from clinvk.backends.base import (
+    Health,
+    Processes,
+    State,
+    find_program,
+    leased,
+    processes_of,
+    warmed,
+)
+from clinvk.backends.caller_tools import offered
+from clinvk.backends.mcp_tools import check_tools, object_schema
 from clinvk.capabilities import Capabilities, Level
 from clinvk.config import AcpConfig
 from clinvk.errors import (
@@ -30,7 +39,6 @@ from clinvk.errors import (
 )
 from clinvk.events import Event
 from clinvk.procs import scratch
-from clinvk.procs.backoff import StartBackoffError
 from clinvk.procs.environment import child_environment
 from clinvk.procs.pool import ServerPool
 from clinvk.procs.process import Command, ProcessStartError, start, when_stopped
@@ -104,23 +112,17 @@ class AcpBackend:
             *left_out,
         )
 
-    @asynccontextmanager
-    async def open(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
+    def open(
+        self, turn: Turn, model: str | None
+    ) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
         """Run the turn; see `Backend.open`."""
-        if turn.format is None:
-            async with self._ask(turn, model) as events:
-                yield events
-        else:
-            ask = partial(self._ask, model=model)
-            asked = structured.told(turn)
-            async with aclosing(structured.answer(asked, turn.format, ask)) as events:
-                yield events
+        return structured.opened(turn, partial(self._ask, model=model))
 
     @asynccontextmanager
     async def _ask(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
         blocks = acp_prompt.prompt(turn, self.name)
         async with AsyncExitStack() as stack:
-            server = await stack.enter_async_context(self._lease())
+            server = await stack.enter_async_context(leased(self._pool))
             conversation = Conversation(server, self._supervisor, turn)
             offer: Offer | None = None
             if tools := offered(turn):
@@ -156,7 +158,7 @@ class AcpBackend:
     @property
     def processes(self) -> Processes:
         """How many processes there are now."""
-        return Processes(self._pool.running, 0, self._pool.starts, self._pool.failures)
+        return processes_of(self._pool)
 
     async def health(self) -> Health:
         """Look whether it starts; that a login is missing is known once a session was refused."""
@@ -166,7 +168,7 @@ class AcpBackend:
                 State.MISSING, reason=f"{program!r} was not found; check `command`", fix=INSTALL_FIX
             )
         try:
-            async with self._lease() as server:
+            async with leased(self._pool) as server:
                 info = server.agent.info.get("agentInfo")
         except ClinvkError as exc:
             return Health(State.FAILING, reason=exc.message, fix="clinvk doctor")
@@ -179,23 +181,12 @@ class AcpBackend:
 
     async def warm(self) -> None:
         """Start the process: what it can do is known only then."""
-        try:
-            self._argv()
-            await self._pool.warm()
-        except StartBackoffError as exc:
-            raise start_failure(exc) from exc
+        self._argv()
+        await warmed(self._pool)
 
     def close(self) -> None:
         """Begin to stop every process."""
         self._pool.stop()
-
-    @asynccontextmanager
-    async def _lease(self) -> AsyncIterator[AgentServer]:
-        try:
-            async with self._pool.lease() as server:
-                yield server
-        except StartBackoffError as exc:
-            raise start_failure(exc) from exc
 
     def _env(self) -> dict[str, str]:
         return child_environment(self._config.pass_env, self._config.env)

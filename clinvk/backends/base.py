@@ -6,15 +6,16 @@ Owns the protocol and the few things that all CLIs share; knows no CLI by name.
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from clinvk.capabilities import Capabilities
 from clinvk.errors import CliCrashedError, ClinvkError, NotInstalledError, UnavailableError
 from clinvk.events import Event
 from clinvk.procs.backoff import StartBackoffError, failed_often
+from clinvk.procs.pool import Server, ServerPool
 from clinvk.turn import Message, Turn
 
 
@@ -188,12 +189,46 @@ class Backend(Protocol):
         """Begin to stop every process; the supervisor awaits their end."""
 
 
+S = TypeVar("S", bound=Server)
+
+
 def start_failure(exc: StartBackoffError) -> ClinvkError:
     """Return what the last start failed with, and when the next may be tried."""
     cause = as_unavailable(exc.cause) if isinstance(exc.cause, OSError) else exc.cause
     kind = type(cause) if isinstance(cause, ClinvkError) else CliCrashedError
     said = f"{cause}; {failed_often(exc.failures, exc.retry_after_s)}"
     return kind(said, retry_after_s=exc.retry_after_s)
+
+
+@asynccontextmanager
+async def leased(pool: ServerPool[S]) -> AsyncIterator[S]:
+    """Hold a place on a backend's server; see `ServerPool.lease`.
+
+    Raises:
+        ClinvkError: if it does not come up.
+    """
+    try:
+        async with pool.lease() as server:
+            yield server
+    except StartBackoffError as exc:
+        raise start_failure(exc) from exc
+
+
+async def warmed(pool: ServerPool[S]) -> None:
+    """Start a backend's server ahead; see `ServerPool.warm`.
+
+    Raises:
+        ClinvkError: if it does not come up.
+    """
+    try:
+        await pool.warm()
+    except StartBackoffError as exc:
+        raise start_failure(exc) from exc
+
+
+def processes_of(pool: ServerPool[S]) -> Processes:
+    """Return how many processes a backend has whose turns share a server."""
+    return Processes(pool.running, 0, pool.starts, pool.failures)
 
 
 def as_unavailable(exc: OSError) -> UnavailableError:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from clinvk.errors import BadRequestError
-from clinvk.schema import schema_fault
+from clinvk.schema import resolved_root, schema_fault
 
 Schema = dict[str, Any]
 
@@ -71,7 +71,7 @@ def _rooted(schema: Schema, param: str) -> Schema:
     """Check a schema and return it with `type: object` at its root."""
     if fault := schema_fault(schema):
         raise BadRequestError(f"the schema is no JSON Schema: {fault}", param=param)
-    found = _resolved(schema)
+    found = resolved_root(schema)
     if found.get("type", "object") != "object":
         raise BadRequestError(
             f"the root of the schema is {json.dumps(found['type'])}; Claude takes only objects: "
@@ -92,16 +92,6 @@ def _rooted(schema: Schema, param: str) -> Schema:
                 param=param,
             )
     return {**found, "type": "object"}
-
-
-def _resolved(schema: Schema) -> Schema:
-    """Put the definition that the root refers to in its place."""
-    match str(schema.get("$ref")).split("/"):
-        case ["#", "$defs" | "definitions" as where, name]:
-            target = schema[where][name]
-            if isinstance(target, dict):
-                return {**{k: v for k, v in schema.items() if k != "$ref"}, **target}
-    return schema
 
 
 def _parts(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

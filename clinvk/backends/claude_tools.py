@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clinvk.backends import claude_schema
+from clinvk.backends import caller_tools, claude_schema
 from clinvk.errors import BadRequestError
 from clinvk.turn import ToolChoice, ToolMode, ToolSpec, Turn
 
@@ -69,10 +69,7 @@ def check(turn: Turn) -> None:
 
 def offered(turn: Turn) -> tuple[Definition, ...]:
     """Return the definitions of the tools that the model may call, for a turn that is checked."""
-    choice = turn.tool_choice
-    if choice.mode is ToolMode.NONE:
-        return ()
-    return tuple(_definition(tool) for tool in turn.tools if choice.name in {None, tool.name})
+    return tuple(_definition(tool) for tool in caller_tools.offered(turn))
 
 
 def wish(choice: ToolChoice) -> str:

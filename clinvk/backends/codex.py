@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,14 +18,16 @@ from clinvk.backends.base import (
     Processes,
     State,
     find_program,
+    leased,
+    processes_of,
     require_program,
-    start_failure,
+    warmed,
 )
 from clinvk.backends.codex_catalog import Catalog
 from clinvk.backends.codex_errors import LOGIN
 from clinvk.backends.codex_format import output_schema
 from clinvk.backends.codex_home import Home
-from clinvk.backends.codex_items import check_calls, check_parts, check_size
+from clinvk.backends.codex_items import check_parts, check_size
 from clinvk.backends.codex_live import Conversation
 from clinvk.backends.codex_server import AppServer, launch
 from clinvk.backends.codex_stderr import LOG_FILTER
@@ -34,13 +36,12 @@ from clinvk.backends.codex_turns import begin
 from clinvk.config import CodexConfig
 from clinvk.errors import CliCrashedError, NotInstalledError
 from clinvk.events import Event
-from clinvk.procs.backoff import StartBackoffError
 from clinvk.procs.capture import Captured, capture
 from clinvk.procs.environment import child_environment
 from clinvk.procs.pool import ServerPool
 from clinvk.procs.process import Command, ProcessStartError
 from clinvk.procs.supervisor import Supervisor
-from clinvk.turn import Turn
+from clinvk.turn import Turn, require_known_calls
 
 INSTALL = "npm install -g @openai/codex"
 LOGIN_BY_KEY = "printenv OPENAI_API_KEY | codex login --with-api-key"
@@ -108,7 +109,7 @@ class CodexBackend:
         structured.check_format(turn.format)
         check_parts(turn)
         check_size(turn)
-        check_calls(turn)
+        require_known_calls(turn)  # codex would drop such a result in silence
         named = any(message.name and not message.call_id for message in turn.messages)
         return (*(("messages[].name",) if named else ()), *left_out)
 
@@ -119,25 +120,19 @@ class CodexBackend:
 
     async def warm(self) -> None:
         """Start the server."""
-        try:
-            await self._pool.warm()
-        except StartBackoffError as exc:
-            raise start_failure(exc) from exc
+        await warmed(self._pool)
 
     def close(self) -> None:
         """Begin to stop the server."""
         self._pool.stop()
 
-    @asynccontextmanager
-    async def open(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
+    def open(
+        self, turn: Turn, model: str | None
+    ) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
         """Run the turn on a new thread; leaving interrupts it and drops the thread."""
-        if turn.format is None or output_schema(turn.format) is not None:
-            async with self._run(turn, model) as conversation:
-                yield conversation
-        else:
-            run, asked = partial(self._run, model=model), structured.told(turn)
-            async with aclosing(structured.answer(asked, turn.format, run)) as events:
-                yield events
+        if output_schema(turn.format) is not None:
+            return self._run(turn, model)
+        return structured.opened(turn, partial(self._run, model=model))
 
     @asynccontextmanager
     async def _run(self, turn: Turn, model: str | None) -> AsyncIterator[Conversation]:
@@ -148,7 +143,7 @@ class CodexBackend:
             except CliCrashedError:
                 # It may have been dead already; nothing was sent to the model, so once more.
                 await stack.aclose()
-                server = await stack.enter_async_context(self._lease())
+                server = await stack.enter_async_context(leased(self._pool))
                 thread = await begin(server, turn, model)
             conversation = Conversation(server, thread, turn, retries=self._config.retries)
             try:
@@ -164,7 +159,7 @@ class CodexBackend:
     @property
     def processes(self) -> Processes:
         """How many processes there are now."""
-        return Processes(self._pool.running, 0, self._pool.starts, self._pool.failures)
+        return processes_of(self._pool)
 
     async def health(self) -> Health:
         """Ask codex for its version and its login."""
@@ -193,20 +188,12 @@ class CodexBackend:
 
     async def _fit(self, stack: AsyncExitStack) -> AppServer:
         """Lease a server that has answered to the end of every turn that was cut short."""
-        server = await stack.enter_async_context(self._lease())
+        server = await stack.enter_async_context(leased(self._pool))
         await server.settled()
         if server.alive:
             return server
         await stack.aclose()
-        return await stack.enter_async_context(self._lease())
-
-    @asynccontextmanager
-    async def _lease(self) -> AsyncIterator[AppServer]:
-        try:
-            async with self._pool.lease() as server:
-                yield server
-        except StartBackoffError as exc:
-            raise start_failure(exc) from exc
+        return await stack.enter_async_context(leased(self._pool))
 
     async def _start(self) -> AppServer:
         setup = self._setup()

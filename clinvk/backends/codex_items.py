@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from clinvk.backends.codex_tools import demand, inner_name
-from clinvk.errors import BadRequestError, ContextTooLongError, UnsupportedError
+from clinvk.errors import ContextTooLongError, UnsupportedError
 from clinvk.media import is_remote, read_document, read_image
 from clinvk.turn import FilePart, ImagePart, Message, Part, Role, TextPart, Turn
 
@@ -86,23 +86,6 @@ def check_size(turn: Turn) -> None:
                 f"codex takes at most {MAX_INPUT_CHARS} characters of input; the last message "
                 f"has {size}",
                 param=f"messages[{at}].content",
-            )
-
-
-def check_calls(turn: Turn) -> None:
-    """Refuse a tool's result without a call before it, which codex would silently drop.
-
-    Raises:
-        BadRequestError: naming the message.
-    """
-    called: set[str] = set()
-    for at, message in enumerate(turn.messages):
-        called.update(call.id for call in message.calls)
-        if message.role is Role.TOOL and message.call_id not in called:
-            raise BadRequestError(
-                f"no earlier message called a tool as {message.call_id!r}; send the assistant "
-                "message with that call before its result",
-                param=f"messages[{at}].tool_call_id",
             )
 
 

@@ -12,11 +12,12 @@ from collections import deque
 from anyio import EndOfStream, WouldBlock
 
 from clinvk.backends.base import Live
+from clinvk.backends.caller_tools import offered
 from clinvk.backends.codex_calls import Calls
 from clinvk.backends.codex_events import TurnParser
 from clinvk.backends.codex_items import result_content
 from clinvk.backends.codex_server import AppServer, Thread
-from clinvk.backends.codex_tools import demand, inner_name, offered
+from clinvk.backends.codex_tools import demand, inner_name
 from clinvk.backends.codex_turns import begin_next
 from clinvk.errors import RateLimitedError
 from clinvk.events import Event, Failed

@@ -9,13 +9,13 @@ that would make the schema wrong, not only weaker, is written in its own terms f
 import re
 from typing import Any
 
-from clinvk.errors import BadRequestError
+from clinvk.backends import caller_tools
+from clinvk.backends.caller_tools import offered
 from clinvk.schema import schema_fault
 from clinvk.turn import ToolChoice, ToolMode, ToolSpec, Turn
 
 Item = dict[str, Any]
 
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _RESERVED = re.compile(r"mcp(?:__.*)?")
 _ALIAS = "caller_"
 
@@ -33,46 +33,13 @@ _TYPES: dict[type, str] = {
 }
 
 
-def offered(turn: Turn) -> tuple[ToolSpec, ...]:
-    """Return the tools that the model is to have."""
-    choice = turn.tool_choice
-    if choice.mode is ToolMode.NONE:
-        return ()
-    return tuple(tool for tool in turn.tools if choice.name in (None, tool.name))
-
-
 def check_tools(turn: Turn) -> tuple[str, ...]:
     """Refuse the tools that codex, or its model API, would refuse; name what is left out.
 
     Raises:
         BadRequestError: naming the tool.
     """
-    names: set[str] = set()
-    for at, tool in enumerate(turn.tools):
-        where = f"tools[{at}].function"
-        if not _NAME.fullmatch(tool.name):
-            raise BadRequestError(
-                f"{tool.name!r} cannot be the name of a tool; use up to 64 of a-z, A-Z, 0-9, "
-                "_ and -",
-                param=f"{where}.name",
-            )
-        if tool.name in names:
-            raise BadRequestError(
-                f"there is more than one tool {tool.name!r}; rename one", param=f"{where}.name"
-            )
-        names.add(tool.name)
-        fault = _fault(tool.parameters)
-        if fault is not None:
-            raise BadRequestError(
-                f"the parameters of tool {tool.name!r} are no JSON Schema of an object: {fault}",
-                param=f"{where}.parameters",
-            )
-    if turn.tool_choice.name is not None and turn.tool_choice.name not in names:
-        raise BadRequestError(
-            f"tool_choice names {turn.tool_choice.name!r}, which is not among the tools",
-            param="tool_choice",
-        )
-    return ("tools[].function.strict",) if any(t.strict for t in offered(turn)) else ()
+    return caller_tools.check_tools(turn, _refusal)
 
 
 def dynamic_tools(turn: Turn) -> list[Item]:
@@ -106,6 +73,12 @@ def outer_name(name: str) -> str:
     """Return the name of a tool as the caller knows it."""
     rest = name.removeprefix(_ALIAS)
     return rest if _RESERVED.fullmatch(rest) else name
+
+
+def _refusal(tool: ToolSpec) -> str | None:
+    fault = _fault(tool.parameters)
+    said = f"the parameters of tool {tool.name!r} are no JSON Schema of an object"
+    return fault and f"{said}: {fault}"
 
 
 def _fault(schema: dict[str, Any] | None) -> str | None:

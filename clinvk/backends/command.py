@@ -9,7 +9,7 @@ empty private folder. What it prints is command_output's.
 import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -115,17 +115,11 @@ class CommandBackend:
         self._asked(structured.told(turn), self._config.model, Path("/"))
         return ("reasoning_effort",) if turn.effort else ()
 
-    @asynccontextmanager
-    async def open(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
+    def open(
+        self, turn: Turn, model: str | None
+    ) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
         """Run the turn; see `Backend.open`."""
-        if turn.format is None:
-            async with self._ask(turn, model) as events:
-                yield events
-        else:
-            ask = partial(self._ask, model=model)
-            asked = structured.told(turn)
-            async with aclosing(structured.answer(asked, turn.format, ask)) as events:
-                yield events
+        return structured.opened(turn, partial(self._ask, model=model))
 
     @asynccontextmanager
     async def _ask(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:

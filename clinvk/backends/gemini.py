@@ -10,7 +10,7 @@ gemini_home's, a conversation gemini_session's, the protocol acp's.
 import json
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -22,8 +22,10 @@ from clinvk.backends.base import (
     Processes,
     State,
     find_program,
+    leased,
+    processes_of,
     require_program,
-    start_failure,
+    warmed,
 )
 from clinvk.backends.gemini_api import CONTEXT_TOKENS, LOGIN_FIX, estimate_tokens
 from clinvk.backends.gemini_home import EFFORTS, VENDOR_ENV, Home, Login, find_login
@@ -34,7 +36,6 @@ from clinvk.backends.mcp_tools import SERVER
 from clinvk.config import GeminiConfig
 from clinvk.errors import CliCrashedError, ClinvkError, ContextTooLongError, NotLoggedInError
 from clinvk.events import Event
-from clinvk.procs.backoff import StartBackoffError
 from clinvk.procs.capture import capture
 from clinvk.procs.environment import child_environment
 from clinvk.procs.pool import ServerPool
@@ -103,17 +104,11 @@ class GeminiBackend:
         unknown = turn.effort is not None and turn.effort not in EFFORTS
         return (*(("reasoning_effort",) if unknown else ()), *left_out)
 
-    @asynccontextmanager
-    async def open(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
+    def open(
+        self, turn: Turn, model: str | None
+    ) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
         """Run the turn; see `Backend.open`."""
-        if turn.format is None:
-            async with self._ask(turn, model) as events:
-                yield events
-        else:
-            ask = partial(self._ask, model=model)
-            asked = structured.told(turn)
-            async with aclosing(structured.answer(asked, turn.format, ask)) as events:
-                yield events
+        return structured.opened(turn, partial(self._ask, model=model))
 
     @asynccontextmanager
     async def _ask(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
@@ -149,7 +144,7 @@ class GeminiBackend:
     @property
     def processes(self) -> Processes:
         """How many processes there are now."""
-        return Processes(self._pool.running, 0, self._pool.starts, self._pool.failures)
+        return processes_of(self._pool)
 
     async def health(self) -> Health:
         """Look at version and login; a login in a keyring is tried by opening a session."""
@@ -175,11 +170,8 @@ class GeminiBackend:
 
     async def warm(self) -> None:
         """Start a process, which takes a second, before the first turn needs it."""
-        try:
-            self._require(self.login())
-            await self._pool.warm()
-        except StartBackoffError as exc:
-            raise start_failure(exc) from exc
+        self._require(self.login())
+        await warmed(self._pool)
 
     def close(self) -> None:
         """Begin to stop every process."""
@@ -188,11 +180,8 @@ class GeminiBackend:
     @asynccontextmanager
     async def _lease(self) -> AsyncIterator[GeminiServer]:
         self._require(self.login())
-        try:
-            async with self._pool.lease() as server:
-                yield server
-        except StartBackoffError as exc:
-            raise start_failure(exc) from exc
+        async with leased(self._pool) as server:
+            yield server
 
     def _require(self, login: Login) -> None:
         if login.missing is not None:

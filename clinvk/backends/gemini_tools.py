@@ -13,7 +13,8 @@ from hashlib import blake2s
 from typing import Any
 
 from clinvk.backends import mcp_tools
-from clinvk.backends.mcp_tools import SERVER, object_schema, offered
+from clinvk.backends.caller_tools import offered
+from clinvk.backends.mcp_tools import SERVER, object_schema
 from clinvk.toolserver import Tool
 from clinvk.turn import ToolMode, Turn
 

@@ -6,7 +6,7 @@ shown before it is whole and right, so a stream gets it in one piece.
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
 
 from clinvk.errors import BadRequestError, InvalidAnswerError
@@ -57,6 +57,17 @@ def told(turn: Turn) -> Turn:
     at = next((i for i, m in enumerate(turn.messages) if m.role is Role.USER), 0)
     request = Message(Role.SYSTEM, (TextPart(in_words(turn.format)),))
     return replace(turn, messages=(*turn.messages[:at], request, *turn.messages[at:]), format=None)
+
+
+@asynccontextmanager
+async def opened(turn: Turn, ask: Ask) -> AsyncIterator[AsyncIterator[Event]]:
+    """Run a turn by `ask`; one that has a form is asked for it in words, as `answer` does."""
+    if turn.format is None:
+        async with ask(turn) as events:
+            yield events
+    else:
+        async with aclosing(answer(told(turn), turn.format, ask)) as answered:
+            yield answered
 
 
 async def answer(turn: Turn, form: OutputFormat, ask: Ask) -> AsyncGenerator[Event, None]:

@@ -8,7 +8,6 @@ import pytest
 from clinvk.backends.codex_catalog import Catalog
 from clinvk.backends.codex_items import (
     MAX_INPUT_CHARS,
-    check_calls,
     check_parts,
     check_size,
     items,
@@ -19,7 +18,17 @@ from clinvk.errors import (
     ContextTooLongError,
     UnsupportedError,
 )
-from clinvk.turn import AudioPart, FilePart, Message, Part, PriorCall, Role, TextPart, Turn
+from clinvk.turn import (
+    AudioPart,
+    FilePart,
+    Message,
+    Part,
+    PriorCall,
+    Role,
+    TextPart,
+    Turn,
+    require_known_calls,
+)
 
 
 def turn(*messages: Message) -> Turn:
@@ -79,9 +88,9 @@ def test_the_limit_of_an_input_is_named() -> None:
 
 def test_a_result_without_its_call_is_refused() -> None:
     call = Message(Role.ASSISTANT, (), (PriorCall("c1", "f", "{}"),))
-    check_calls(turn(call, Message(Role.TOOL, call_id="c1")))
+    require_known_calls(turn(call, Message(Role.TOOL, call_id="c1")))
     with pytest.raises(BadRequestError, match="'c2'") as caught:
-        check_calls(turn(call, Message(Role.TOOL, call_id="c2")))
+        require_known_calls(turn(call, Message(Role.TOOL, call_id="c2")))
     assert caught.value.param == "messages[1].tool_call_id"
 
 
