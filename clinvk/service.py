@@ -146,6 +146,9 @@ class Service:
         check = self.registry.check
         left_out = [name for each in (turn, *more) for name in check(each, target.backend)]
         choices = [each for each in (turn, *more) for _ in range(each.choices)]
+        place = None
+        if len(choices) == 1:
+            place = place_of(turn, caller=caller, model=target.full_name)
         lane = self._lanes[target.backend.name]
         tickets = self._admit(lane, len(choices), target.backend.name)
         send, receive = anyio.create_memory_object_stream[Item](BUFFERED_EVENTS)
@@ -155,7 +158,7 @@ class Service:
             ask = Ask(
                 each, choice, target.backend.name, caller, ticket, send.clone(), starts_over(each)
             )
-            self._begin(ask, target, lane, alone=len(choices) == 1)
+            self._begin(ask, target, lane, place)
             stream.asks.append(ask)
         send.close()
         return stream
@@ -310,26 +313,18 @@ class Service:
         return replace(seen, state=State.FAILING, reason=trouble, fix="clinvk doctor")
 
     async def _look(self) -> None:
-        found: dict[str, Health] = {}
-        async with anyio.create_task_group() as group:
-            for name in self.registry.backends:
-                group.start_soon(self._look_at, name, found)
+        looked_at: Registry | None = None
+        while looked_at is not self.registry:  # it may be replaced during a look
+            looked_at = self.registry
+            found: dict[str, Health] = {}
+            async with anyio.create_task_group() as group:
+                for name, backend in looked_at.backends.items():
+                    group.start_soon(_look_at, name, backend, found)
         self._health = found
         self._health_at = time.monotonic()
 
-    async def _look_at(self, name: str, all_found: dict[str, Health]) -> None:
-        found = Health(State.FAILING, reason="it did not answer in time", fix="clinvk doctor")
-        with anyio.move_on_after(HEALTH_TIMEOUT_S):
-            try:
-                found = await self.registry.backends[name].health()
-            except ClinvkError as exc:
-                found = Health(State.FAILING, reason=exc.message, fix="clinvk doctor")
-        all_found[name] = found
-
-    def _begin(self, ask: Ask, target: Target, lane: Lane, *, alone: bool) -> None:
+    def _begin(self, ask: Ask, target: Target, lane: Lane, place: Place | None) -> None:
         """Hand the turn to the conversation that it goes on with, or start a new one."""
-        name = target.full_name
-        place = place_of(ask.turn, caller=ask.caller, model=name) if alone else None
         pump = None if place is None else _claim(lane, place)
         if pump is not None and place is not None and pump.job is not None:
             ask.news, ask.course = place.news, place.course
@@ -361,6 +356,16 @@ class Service:
                 retry_after_s=lane.retry_after_s,
             ) from None
         return tickets
+
+
+async def _look_at(name: str, backend: Backend, all_found: dict[str, Health]) -> None:
+    found = Health(State.FAILING, reason="it did not answer in time", fix="clinvk doctor")
+    with anyio.move_on_after(HEALTH_TIMEOUT_S):
+        try:
+            found = await backend.health()
+        except ClinvkError as exc:
+            found = Health(State.FAILING, reason=exc.message, fix="clinvk doctor")
+    all_found[name] = found
 
 
 def _claim(lane: Lane, place: Place) -> Pump | None:

@@ -99,3 +99,26 @@ def test_equal_settings_keep_their_backend() -> None:
     new = build(after, supervisor, old)
     assert new.backends["a"] is old.backends["a"]
     assert new.backends["b"] is not old.backends["b"]
+
+
+async def test_a_look_at_backends_that_are_replaced_meanwhile_is_done_anew(
+    supervisor: Supervisor,
+) -> None:
+    before, after = (
+        Config.model_validate({"backends": {name: {"kind": "echo"}}}) for name in ("one", "two")
+    )
+    old, new = ScriptBackend("one"), ScriptBackend("two")
+    old.hold = anyio.Event()
+    service = Service(before, Registry(before, {"one": old}), supervisor)
+    found: list[str] = []
+
+    async def look() -> None:
+        found.extend(await service.health())
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(look)
+            await anyio.wait_all_tasks_blocked()
+            service.apply(Registry(after, {"two": new}))
+            old.hold.set()
+    assert found == ["two"]
