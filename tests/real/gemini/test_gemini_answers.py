@@ -1,15 +1,11 @@
 """What comes back through the real Gemini CLI, from one turn and from many at once."""
 
 import asyncio
-import json
 import signal
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-import pytest_asyncio
 
 from clinvk.backends import gemini
 from clinvk.backends.gemini import GeminiBackend
@@ -41,49 +37,16 @@ from tests.fakes.api import Captured, Reply
 from tests.fakes.gemini import NO_END, PROMPT_BLOCKED, FakeGemini
 from tests.real.conftest import cli
 from tests.real.gemini_world import (
-    API_KEY_LOGIN,
     FLASH,
     HUNG_S,
     World,
     answer,
     failure,
-    gemini_world,
     run,
     turn,
 )
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    async with gemini_world(tmp_path_factory.mktemp("gemini")) as world:
-        world.write(".gemini/settings.json", json.dumps(API_KEY_LOGIN))
-        world.backend()
-        yield world
-
-
-@pytest.fixture
-def world(shared: World) -> World:
-    """The world whose one backend, and one process, most tests share."""
-    return shared.fresh()
-
-
-@pytest.fixture
-def backend(world: World) -> GeminiBackend:
-    return world.made[0]
-
-
-@pytest.fixture
-def fake(world: World) -> FakeGemini:
-    return world.fake
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def own_world(tmp_path: Path) -> AsyncIterator[World]:
-    """A world of its own, for tests of start, login and end."""
-    async with gemini_world(tmp_path) as world:
-        yield world
 
 
 # --- what comes back -----------------------------------------------------------------------
