@@ -5,28 +5,16 @@ is kept once, however many responses of a conversation it is part of, and goes w
 """
 
 import json
-import logging
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
-
-import anyio.to_thread
-import platformdirs
+from typing import Any
 
 from clinvk.config import StoreConfig
+from clinvk.database import DAY_S, Database, Layout, StoreError, state_folder
 
-MEMORY = ":memory:"
-BUSY_TIMEOUT_S = 5.0  # how long another server may hold the file
-BUSY_STEP_S = 0.02
-DAY_S = 86_400
-
-# user_version of the file; a file of another version is not touched.
-VERSION = 2
 TABLES = """
 CREATE TABLE responses (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -50,17 +38,9 @@ CREATE TABLE places (
 ) WITHOUT ROWID;
 CREATE INDEX places_by_item ON places (item);
 """
-# From a version to the next.
-STEPS = {1: "ALTER TABLE responses ADD COLUMN owner TEXT NOT NULL DEFAULT ''"}
+LAYOUT = Layout(2, TABLES, {1: "ALTER TABLE responses ADD COLUMN owner TEXT NOT NULL DEFAULT ''"})
 
 Json = dict[str, Any]
-T = TypeVar("T")
-
-_log = logging.getLogger(__name__)
-
-
-class StoreError(Exception):
-    """The file cannot be read or written; the text says which and why."""
 
 
 class Store:
@@ -69,18 +49,15 @@ class Store:
     def __init__(self, config: StoreConfig, *, now: Callable[[], float] = time.time) -> None:
         self._config = config
         self._now = now
-        # SQLite works in threads; a lock, as a cancelled caller leaves its thread behind.
-        self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
-        self._closed = False
+        named = config.path
+        path = os.path.expanduser(named) if named else str(default_file())  # noqa: PTH111
+        self._database = Database(path, LAYOUT, "the store of responses")
+        self._run = self._database.run
 
     @property
     def path(self) -> str:
         """Where the responses are: a file, or `:memory:`."""
-        path = self._config.path
-        if path == MEMORY:
-            return MEMORY
-        return str(Path(path).expanduser() if path else default_file())
+        return self._database.path
 
     async def save(self, body: Json, items: Sequence[Json], *, owner: str = "") -> None:
         """Keep a response of `owner` and its input items, and drop what is too old or too much.
@@ -126,29 +103,7 @@ class Store:
 
     async def close(self) -> None:
         """Close the file; what is in memory is gone."""
-        await anyio.to_thread.run_sync(self._close)
-
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        def locked() -> T:
-            with self._lock:
-                if self._closed:
-                    raise StoreError(f"the store of responses, {self.path}, is closed")
-                try:
-                    if self._connection is None:
-                        self._connection = _connect(self.path)
-                    with self._connection:  # a transaction
-                        return work(self._connection)
-                except (sqlite3.Error, OSError, ValueError) as exc:
-                    raise StoreError(f"the store of responses, {self.path}: {exc}") from exc
-
-        return await anyio.to_thread.run_sync(locked)
-
-    def _close(self) -> None:
-        with self._lock:
-            self._closed = True
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+        await self._database.close()
 
     def _save(self, db: sqlite3.Connection, body: Json, items: Sequence[Json], owner: str) -> None:
         number = db.execute(
@@ -222,63 +177,7 @@ class Store:
 
 def default_file() -> Path:
     """Return the path of the file in the user's state folder."""
-    return Path(platformdirs.user_state_dir("clinvk", appauthor=False)) / "responses.sqlite3"
-
-
-def _connect(path: str) -> sqlite3.Connection:
-    if path != MEMORY:
-        _make_private(Path(path))
-    db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
-    try:
-        _prepare_patiently(db)
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _make_private(path: Path) -> None:
-    """Only the user may read it: it holds prompts. SQLite gives its side files the same mode."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        # Not opened: closing it would drop the locks that this process has on it.
-        if path.is_file():
-            path.chmod(0o600)
-
-
-def _prepare_patiently(db: sqlite3.Connection) -> None:
-    """SQLite does not wait by itself where two connections begin to use the WAL at once."""
-    deadline = time.monotonic() + BUSY_TIMEOUT_S
-    while True:
-        try:
-            return _prepare(db)
-        except sqlite3.OperationalError as exc:
-            is_busy = exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-            if not is_busy or time.monotonic() > deadline:
-                raise
-        time.sleep(BUSY_STEP_S)
-
-
-def _prepare(db: sqlite3.Connection) -> None:
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")
-    db.execute("PRAGMA secure_delete = ON")
-    db.execute("PRAGMA foreign_keys = ON")
-    with db:
-        db.execute("BEGIN IMMEDIATE")  # two servers may start at once
-        with closing(db.execute("PRAGMA user_version")) as cursor:
-            (version,) = cursor.fetchone()
-        if version not in (0, VERSION, *STEPS):
-            raise ValueError(f"it is of version {version}, and this clinvk knows {VERSION}")
-        if version == 0:
-            for statement in TABLES.split(";"):
-                db.execute(statement)
-        for step in range(version or VERSION, VERSION):
-            db.execute(STEPS[step])
-        if version != VERSION:
-            db.execute(f"PRAGMA user_version = {VERSION}")
+    return state_folder() / "responses.sqlite3"
 
 
 def _put(db: sqlite3.Connection, item: Json) -> int:
@@ -305,3 +204,6 @@ def _loads(text: str) -> Json:
     if not isinstance(value, dict):
         raise ValueError("a row is not a JSON object")  # noqa: TRY004 - the file is wrong, not we
     return value
+
+
+__all__ = ["DAY_S", "Store", "StoreError", "default_file"]

@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "environment": {"config"},
     "keys": {"config", "environment"},
     "gate": CORE,
-    "store": {"config"},
+    "database": set(),
+    "store": {"config", "database"},
     "fetch": {"__init__", "config", "errors", "media", "turn"},
     "limits": CORE | {"tokens"},
     "procs": CORE | {"procs"},
@@ -62,12 +63,12 @@ THIRD_PARTY = {
     "rich": {"cli"},
     "subprocess": {"procs"},
     "pydantic": {"config", "kinds", "environment", "yamlfile", "wire", "backends", "server"},
-    "sqlite3": {"store"},
+    "sqlite3": {"database", "store"},
     "bpe_openai": {"tokens"},
     "jsonschema": {"validation"},
     "referencing": {"validation"},
     "yaml": {"config", "yamlfile", "cli"},
-    "platformdirs": {"config", "backends", "cli", "store"},
+    "platformdirs": {"config", "backends", "cli", "database"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

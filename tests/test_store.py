@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from clinvk import store
+from clinvk import database, store
 from clinvk.config import StoreConfig
 from clinvk.store import DAY_S, Store, StoreError
 
@@ -85,7 +85,7 @@ async def test_what_is_not_kept_is_none(file: Path) -> None:
 
 
 def test_the_default_file_is_in_the_users_state_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store.platformdirs, "user_state_dir", lambda *_, **__: "/state/clinvk")
+    monkeypatch.setattr(database.platformdirs, "user_state_dir", lambda *_, **__: "/state/clinvk")
     assert Store(StoreConfig()).path == "/state/clinvk/responses.sqlite3"
     assert not Store(StoreConfig(path="~/r.db")).path.startswith("~")
 
