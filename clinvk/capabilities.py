@@ -57,6 +57,7 @@ class Capabilities:
     stop: Level = Level.EMULATED
     n: Level = Level.EMULATED
     sampling: Level = Level.NO
+    embeddings: Level = Level.NO
     usage: Count = Count.REPORTED
 
     def told(self) -> dict[str, str]:
@@ -87,6 +88,7 @@ TITLES = {
     "stop": ("where the answer ends", "cut, and the CLI interrupted"),
     "n": ("several answers", "as many turns"),
     "sampling": ("`temperature`, `top_p`, `seed`, penalties", ""),
+    "embeddings": ("`/embeddings`, vectors of texts", ""),
     "usage": ("tokens, cached and reasoning ones", ""),
 }
 
@@ -102,7 +104,7 @@ _KINDS = {
 def require_parts(
     turn: Turn, backend: str, can: Capabilities, able: Callable[[str], Sequence[str]]
 ) -> None:
-    """Refuse the first part of a kind that a backend cannot take.
+    """Refuse the first part of a kind that a backend cannot take; all, if it answers nothing.
 
     Args:
         turn: whose parts are looked at.
@@ -113,6 +115,12 @@ def require_parts(
     Raises:
         UnsupportedError: naming the part, and who can take it.
     """
+    if can.stream is Level.NO:
+        others = _listed(able("stream"))
+        raise UnsupportedError(
+            f"{backend!r} makes embeddings and answers no messages{others and f'; {others} can'}",
+            param="model",
+        )
     for at, message in enumerate(turn.messages):
         for position, part in enumerate(message.parts):
             for needed in _needs(part):

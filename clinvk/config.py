@@ -20,6 +20,7 @@ from clinvk.kinds import (
     CodexConfig,
     CommandConfig,
     EchoConfig,
+    EmbeddingsConfig,
     Endpoint,
     GeminiConfig,
     OpenAIConfig,
@@ -165,7 +166,21 @@ DEFAULT_ALIASES = {
     "gpt-*": "codex/{model}",
     "o[1-9]*": "codex/{model}",
     "gemini-*": "gemini/{model}",
+    "text-embedding-*": "embeddings",
 }
+
+
+def default_aliases(backends: Mapping[str, BackendConfig]) -> dict[str, str]:
+    """Return the aliases that there are if nobody wrote any: those of backends that exist.
+
+    Embeddings of one model cannot be compared with those of another. So where an upstream makes
+    some, its models are asked for by the names that it lists, and no alias takes one from it.
+    """
+    kept = {alias: to for alias, to in DEFAULT_ALIASES.items() if _target(to) in backends}
+    upstreams = (each for each in backends.values() if isinstance(each, OpenAIConfig))
+    if any("embeddings" in each.endpoints for each in upstreams):
+        kept.pop("text-embedding-*", None)
+    return kept
 
 
 class Config(_Strict):
@@ -194,7 +209,7 @@ class Loaded:
 
 def default() -> Config:
     """Return the built-in configuration."""
-    return Config(aliases=DEFAULT_ALIASES)
+    return Config(aliases=default_aliases(_default_backends()))
 
 
 def user_file() -> Path:
@@ -248,8 +263,7 @@ def parse(text: str, *, name: str, env: Mapping[str, str]) -> Config:
     data = expand(data, env, lines, ())
     config = checked(Config, data, lines)
     if "aliases" not in data:
-        kept = {k: v for k, v in DEFAULT_ALIASES.items() if _target(v) in config.backends}
-        config = config.model_copy(update={"aliases": kept})
+        config = config.model_copy(update={"aliases": default_aliases(config.backends)})
     for alias, target in config.aliases.items():
         if _target(target) not in config.backends:
             known = ", ".join(config.backends)
@@ -287,6 +301,7 @@ __all__ = [
     "CodexConfig",
     "CommandConfig",
     "EchoConfig",
+    "EmbeddingsConfig",
     "Endpoint",
     "GeminiConfig",
     "OpenAIConfig",

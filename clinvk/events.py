@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from clinvk.errors import ClinvkError
+from clinvk.errors import ClinvkError, CliProtocolError
+
+ANSWER_CHARS = 64 * 1024 * 1024  # no model says as much; what has no end would fill the memory
 
 
 class FinishReason(StrEnum):
@@ -100,6 +102,16 @@ class Failed:
 
 
 Event = Started | TextDelta | ReasoningDelta | ToolActivity | ToolCall | Usage | Finished | Failed
+
+
+def require_end(chars: int) -> None:
+    """Give up an answer of so many characters that it cannot be one.
+
+    Raises:
+        CliProtocolError: if it is longer than `ANSWER_CHARS`.
+    """
+    if chars > ANSWER_CHARS:
+        raise CliProtocolError(f"the answer has no end: {ANSWER_CHARS:,} characters, and more")
 
 
 def check_grammar(events: Iterable[Event]) -> None:

@@ -13,6 +13,7 @@ from clinvk.backends.claude import ClaudeBackend
 from clinvk.backends.codex import CodexBackend
 from clinvk.backends.command import CommandBackend
 from clinvk.backends.echo import EchoBackend
+from clinvk.backends.embeddings import EmbeddingsBackend
 from clinvk.backends.gemini import GeminiBackend
 from clinvk.backends.openai_upstream import OpenAIBackend
 from clinvk.capabilities import Capabilities, Level, require_parts
@@ -24,6 +25,7 @@ from clinvk.config import (
     CommandConfig,
     Config,
     EchoConfig,
+    EmbeddingsConfig,
     GeminiConfig,
     OpenAIConfig,
 )
@@ -181,5 +183,6 @@ _FACTORIES: dict[type[BackendConfig], Callable[[str, Any, Supervisor], Backend]]
     AcpConfig: AcpBackend,
     CommandConfig: CommandBackend,
     OpenAIConfig: OpenAIBackend,
+    EmbeddingsConfig: lambda name, config, _: EmbeddingsBackend(name, config),
     EchoConfig: lambda name, config, _: EchoBackend(name, config),
 }

@@ -24,6 +24,7 @@ from clinvk.events import (
     ToolActivity,
     ToolCall,
     Usage,
+    require_end,
 )
 from clinvk.gate import Ticket
 from clinvk.limits import LimitFilter
@@ -117,6 +118,7 @@ class Telling:
         ask.reply = self.reply
         self._ask = ask
         self._limit = LimitFilter(ask.turn.limits)
+        self._chars = 0
         self._reminded = False
         self._holds = ask.turn.tool_choice.mode is ToolMode.REQUIRED
         self._held: list[Event] = []
@@ -132,7 +134,14 @@ class Telling:
         return Message(Role.ASSISTANT, (TextPart(text),) if text else (), calls)
 
     async def feed(self, event: Event) -> Finished | Failed | None:
-        """Take an event of the backend; return the one that ends the turn, untold."""
+        """Take an event of the backend; return the one that ends the turn, untold.
+
+        Raises:
+            CliProtocolError: if the answer has no end.
+        """
+        if isinstance(event, TextDelta | ReasoningDelta):
+            self._chars += len(event.text)
+            require_end(self._chars)
         for passed in self._limit.feed(event):
             if isinstance(passed, Failed):
                 return passed

@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "kinds": set(),
     "config": CORE | {"kinds", "yamlfile"},
     "environment": {"config"},
+    "extras": {"config"},
     "keys": {"config", "environment"},
     "gate": CORE,
     "database": set(),
@@ -36,7 +37,9 @@ MAY_IMPORT = {
     "toolserver": CORE | {"procs"},
     "backends": CORE
     | {"capabilities", "transcript", "tokens", "config", "kinds", "media", "procs", "schema"}
-    | {"toolserver", "backends"},
+    | {"toolserver", "backends", "extras"}
+    # of the one backend that answers itself what others are passed
+    | {"wire"},
     "registry": CORE | {"capabilities", "config", "procs", "backends"},
     "conversations": CORE,
     "telling": CORE | TOOLS - {"wire"} | {"conversations"},
@@ -51,7 +54,7 @@ MAY_IMPORT = {
     | {"backends", "keys", "registry", "service", "server", "store", "telling"},
     "cli": CORE
     | TOOLS
-    | {"backends", "environment", "keys", "registry", "service", "server", "cli"},
+    | {"backends", "environment", "extras", "keys", "registry", "service", "server", "cli"},
     "__init__": set(),
     "__main__": {"cli"},
 }
@@ -65,6 +68,9 @@ THIRD_PARTY = {
     "pydantic": {"config", "kinds", "environment", "yamlfile", "wire", "backends", "server"},
     "sqlite3": {"database", "store"},
     "bpe_openai": {"tokens"},
+    "numpy": {"backends"},
+    "safetensors": {"backends"},
+    "tokenizers": {"backends"},
     "jsonschema": {"validation"},
     "referencing": {"validation"},
     "yaml": {"config", "yamlfile", "cli"},

@@ -213,22 +213,30 @@ class AcpAgent:
             CliCrashedError: if it is gone.
             CliProtocolError: if it names no session, or does not answer.
         """
+        result = await self.opening("session/new", {"cwd": str(cwd), "mcpServers": list(servers)})
+        if not isinstance(result.get("sessionId"), str):
+            raise CliProtocolError("the agent opened a session without an id")
+        return result
+
+    async def opening(self, method: str, params: Message) -> Message:
+        """Send a request on the way to an open session, which an agent that is well answers soon.
+
+        Raises:
+            RpcError: if the agent answers by an error.
+            CliCrashedError: if it is gone.
+            CliProtocolError: if it does not answer; it then gets no more turns.
+        """
         if self._stuck:
             raise CliProtocolError("the CLI does not answer; ask again, and it is started anew")
         try:
             # Who leaves meanwhile must not keep it from being known that the CLI is stuck.
             with anyio.fail_after(OPEN_S, shield=True):
-                result = await self.request(
-                    "session/new", {"cwd": str(cwd), "mcpServers": list(servers)}
-                )
+                return await self.request(method, params)
         except TimeoutError:
             self._stuck = True
             raise CliProtocolError(
                 f"the CLI did not open a session within {OPEN_S:g} s; the next turn starts it anew"
             ) from None
-        if not isinstance(result.get("sessionId"), str):
-            raise CliProtocolError("the agent opened a session without an id")
-        return result
 
     @asynccontextmanager
     async def prompt(

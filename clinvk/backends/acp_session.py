@@ -101,19 +101,19 @@ class AgentServer:
         modes = _dict(opened, "modes")
         offered = [str(m.get("id")) for m in _dicts(modes, "availableModes")]
         if mode in offered and modes.get("currentModeId") != mode:
-            await self.agent.request("session/set_mode", {"sessionId": session, "modeId": mode})
+            await self.agent.opening("session/set_mode", {"sessionId": session, "modeId": mode})
 
     async def _choose_model(self, session: str, opened: Message, model: str) -> None:
         models = _dict(opened, "models")
         if known := [str(m.get("modelId")) for m in _dicts(models, "availableModels")]:
             _require_model(model, known)
-            await self.agent.request("session/set_model", {"sessionId": session, "modelId": model})
+            await self.agent.opening("session/set_model", {"sessionId": session, "modelId": model})
             return
         for option in _dicts(opened, "configOptions"):
             if option.get("category") == "model" or option.get("id") == "model":
                 _require_model(model, [*_values(_dicts(option, "options"))])
                 setting = {"sessionId": session, "configId": option.get("id"), "value": model}
-                await self.agent.request("session/set_config_option", setting)
+                await self.agent.opening("session/set_config_option", setting)
                 return
         raise ModelNotFoundError(
             f"the agent offers no choice of models, so not {model!r}; name it in `command`",

@@ -1,5 +1,8 @@
 """What each kind of backend can do, side by side; a test holds every word against the real CLIs."""
 
+from collections.abc import Collection
+from dataclasses import replace
+
 from clinvk.capabilities import Capabilities, Count, Level
 
 _NATIVE, _EMULATED, _NO = Level.NATIVE, Level.EMULATED, Level.NO
@@ -122,7 +125,14 @@ OPENAI = Capabilities(
     json_schema=_NATIVE,
     max_tokens=_NATIVE,
     sampling=_NATIVE,
+    embeddings=_NATIVE,
 )
+
+
+def of_upstream(endpoints: Collection[str]) -> Capabilities:
+    """Return the claims of a server that takes requests as they are for these endpoints."""
+    return replace(OPENAI, embeddings=_NATIVE if "embeddings" in endpoints else _NO)
+
 
 ECHO = Capabilities(
     system_prompt=_NO,
@@ -143,4 +153,16 @@ ECHO = Capabilities(
     json_schema=_NO,
 )
 
-BY_KIND = {"claude": CLAUDE, "codex": CODEX, "gemini": GEMINI, "openai": OPENAI, "echo": ECHO}
+# It has nothing to say.
+EMBEDDINGS = replace(
+    ECHO, stream=_NO, max_tokens=_NO, stop=_NO, n=_NO, embeddings=_NATIVE, usage=Count.REPORTED
+)
+
+BY_KIND = {
+    "claude": CLAUDE,
+    "codex": CODEX,
+    "gemini": GEMINI,
+    "openai": OPENAI,
+    "embeddings": EMBEDDINGS,
+    "echo": ECHO,
+}

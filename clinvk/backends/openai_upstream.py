@@ -42,7 +42,6 @@ class OpenAIBackend(Relay):
     """Asks an OpenAI-compatible server."""
 
     kind = "openai"
-    capabilities = claims.OPENAI
     installed = True
     trouble = None
     processes = Processes()
@@ -50,6 +49,7 @@ class OpenAIBackend(Relay):
     def __init__(self, name: str, config: OpenAIConfig, supervisor: Supervisor) -> None:
         self.name = self.vendor = name
         self.config = config
+        self.capabilities = claims.of_upstream(config.endpoints)
         self._upstream = Upstream(name, config, supervisor)
         self._models: tuple[str, ...] = ()
         self._look_at = 0.0

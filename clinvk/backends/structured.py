@@ -19,6 +19,7 @@ from clinvk.events import (
     TextDelta,
     ToolCall,
     Usage,
+    require_end,
 )
 from clinvk.schema import answer_fault, schema_fault, unfenced
 from clinvk.turn import Message, OutputFormat, Role, TextPart, Turn
@@ -89,6 +90,7 @@ async def answer(turn: Turn, form: OutputFormat, ask: Ask) -> AsyncGenerator[Eve
                 match event:
                     case TextDelta(text=text):
                         said += text
+                        require_end(len(said))
                     case Usage():
                         spent = event if spent is None else spent + event
                     case Finished(reason=FinishReason.STOP):

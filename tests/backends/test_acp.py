@@ -281,7 +281,7 @@ async def test_an_agent_that_opens_no_session_in_time_gets_no_more_turns(
     supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = await agent(supervisor, tmp_path, "is silent later")
-    monkeypatch.setattr(acp, "START_S", 0.05)
+    monkeypatch.setattr(acp, "OPEN_S", 0.05)
     with pytest.raises(CliProtocolError, match="did not open a session"):
         await running.open_session(tmp_path)
     assert not running.alive

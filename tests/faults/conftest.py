@@ -25,6 +25,15 @@ from tests.serving import API, serving
 
 STANDINS = Path(__file__).parent / "standins"
 ADAPTERS = ("claude", "codex", "gemini")
+POOLED = (*ADAPTERS, "acp")  # those whose starts are counted, and put off when they fail
+DRIVEN = (*POOLED, "command")
+ONE_EACH = ("claude", "command")  # those with a process for each conversation
+PATHS = {
+    "text": "$.text",
+    "end": "$[type=end]",
+    "error": "$[type=error].error",
+    "usage": {"input": "$.usage.in", "output": "$.usage.out"},
+}
 ANSWER = "Hello wörld 🌍"
 
 
@@ -54,10 +63,12 @@ class World:
     http: aiohttp.ClientSession
     books: Books
 
-    async def ask(self, text: str = "hi", *more: dict[str, str], stream: bool = False) -> Outcome:
+    async def ask(
+        self, text: str = "hi", *more: dict[str, str], stream: bool = False, **fields: Any
+    ) -> Outcome:
         """Ask, and see that the reply has one end of one kind."""
         messages = [*more, {"role": "user", "content": text}]
-        body = {"model": self.adapter, "messages": messages, "stream": stream}
+        body = {"model": self.adapter, "messages": messages, "stream": stream, **fields}
         with anyio.fail_after(HUNG_S):
             async with self.http.post(f"{self.url}{API}/chat/completions", json=body) as response:
                 data = await response.read()
@@ -69,8 +80,8 @@ class World:
 
     @property
     def spared(self) -> int:
-        """How many processes may wait for the next request: claude's serve one conversation."""
-        return 0 if self.adapter == "claude" else 1
+        """How many processes may wait for the next request."""
+        return 0 if self.adapter in ONE_EACH else 1
 
     @property
     def service(self) -> Service:
@@ -120,11 +131,16 @@ def streamed(text: str) -> Outcome:
     return Outcome(said)
 
 
+def standin(adapter: str) -> list[str]:
+    """The command of a stand-in."""
+    return [sys.executable, "-S", "-E", str(STANDINS / f"{adapter}_cli.py")]
+
+
 def settings(adapter: str, home: Path, **limits: Any) -> dict[str, Any]:
     """What stands in backends.yaml for a stand-in."""
     env = {"HOME": str(home), "GEMINI_API_KEY": "test", "FAKE_KEY": "test"}
-    program = [sys.executable, "-S", "-E", str(STANDINS / f"{adapter}_cli.py")]
-    backend = {"kind": adapter, "command": program, "env": env, "max_idle": 0, "warm": 0, **limits}
+    backend = {"kind": adapter, "command": standin(adapter), "env": env, "max_idle": 0, "warm": 0}
+    backend |= limits
     if adapter == "codex":
         backend["config"] = {
             "model_provider": "fake",
@@ -132,6 +148,8 @@ def settings(adapter: str, home: Path, **limits: Any) -> dict[str, Any]:
             "model_providers.fake.base_url": "http://127.0.0.1:9/v1",
             "model_providers.fake.env_key": "FAKE_KEY",
         }
+    if adapter == "command":
+        backend = {"output": "jsonl", **PATHS, **backend}
     return backend
 
 

@@ -20,8 +20,9 @@ from clinvk.service import Service, Stream
 from clinvk.turn import Message, PriorCall, Role, TextPart, ToolSpec, Turn
 from tests.fakes.backend import LiveBackend, script_config
 from tests.faults.books import HUNG_S, until
-from tests.faults.conftest import World, made
+from tests.faults.conftest import DRIVEN, World, made
 
+MODELS = {"acp": "acp/n"}  # the choice of a model is a wait of its own
 MOST_WAITS = 400  # a guard against a turn that never ends, not a measure
 
 
@@ -101,7 +102,7 @@ async def cancelled_everywhere(world: World) -> int:
     for number in range(1, MOST_WAITS):
         cancelling: Any = CancellingSupervisor(real, number)
         service._supervisor = cancelling
-        ended = await last_of(service.start(asked(world.adapter)))
+        ended = await last_of(service.start(asked(MODELS.get(world.adapter, world.adapter))))
         service._supervisor = real
         # The whole answer may have come before the wait at which it was cancelled.
         right = ended == Finished(FinishReason.STOP)
@@ -113,6 +114,7 @@ async def cancelled_everywhere(world: World) -> int:
     raise AssertionError("the turn never ended")
 
 
+@pytest.mark.parametrize("adapter", DRIVEN)
 async def test_a_turn_cancelled_at_any_wait_leaves_nothing(adapter: str, tmp_path: Path) -> None:
     async with made(adapter, tmp_path) as world:
         # First with a CLI that is not up yet, then with one that is.

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tests.faults.conftest import ANSWER, Outcome, made
+from tests.faults.conftest import ADAPTERS, ANSWER, POOLED, Outcome, made
 
 CRASHED = {"cli_crashed"}
 BROKEN = {"cli_crashed", "cli_protocol_error"}
@@ -18,7 +18,12 @@ LATE = {"timeout"}
 LOST = {"upstream_unreachable", "upstream_error"}
 RIGHT: set[str] = set()
 
-TEXTS = {"bad-utf8": "Hello�", "lone-surrogate": "Hello\ud83c", "long-line": "x" * 64_000_000}
+TEXTS = {
+    "nothing": "",
+    "bad-utf8": "Hello�",
+    "lone-surrogate": "Hello\ud83c",
+    "long-line": "x" * 64_000_000,
+}
 
 # What each fault is to those who asked for it; the last is whether it hits the whole process.
 FAULTS: dict[str, tuple[set[str], bool]] = {
@@ -49,6 +54,14 @@ FAULTS: dict[str, tuple[set[str], bool]] = {
     "flood-stderr": (RIGHT, False),
     "refused": (LOST, False),
 }
+# Of any agent those that end, block or confuse what many turns share; the rest is gemini's code.
+OF_ACP = (
+    *("die-before", "die-during", "die-after", "killed", "closes-stdout", "endless-line"),
+    *("hang-during", "hang-stubborn", "hang-with-child", "hang-at-exit", "stopped"),
+    *("misdirected", "two-ends", "bad-utf8", "lone-surrogate", "noise", "refused"),
+)
+CASES = [(adapter, fault) for adapter in ADAPTERS for fault in FAULTS]
+CASES += [("acp", fault) for fault in OF_ACP]
 HUGE = {"flood-stdout", "flood-stderr", "long-line"}
 HANGS = {name for name, (codes, _) in FAULTS.items() if codes is LATE}
 
@@ -59,7 +72,7 @@ def fits(fault: str, found: Outcome, codes: set[str]) -> bool:
     return found.code is None and found.text == TEXTS.get(fault, ANSWER)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(("adapter", "fault"), CASES)
 async def test_one_answer_or_one_error_and_nothing_left(
     adapter: str, fault: str, tmp_path: Path
 ) -> None:
@@ -89,6 +102,7 @@ async def test_one_answer_or_one_error_and_nothing_left(
         await world.at_rest()
 
 
+@pytest.mark.parametrize("adapter", POOLED)
 @pytest.mark.parametrize("fault", ["die-after", "hang-after", "two-ends", "noise", "hang-at-exit"])
 async def test_a_conversation_that_is_kept_goes_on_rightly_or_not_at_all(
     adapter: str, fault: str, tmp_path: Path
@@ -105,6 +119,7 @@ async def test_a_conversation_that_is_kept_goes_on_rightly_or_not_at_all(
         assert (await world.ask()).right
 
 
+@pytest.mark.parametrize("adapter", POOLED)
 async def test_those_who_ask_a_cli_that_hangs_unseen_hear_of_it(
     adapter: str, tmp_path: Path
 ) -> None:

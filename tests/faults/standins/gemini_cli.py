@@ -5,38 +5,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import acp_cli
 import mischief
+from acp_cli import reply
 
 SESSIONS: list[str] = []
 RECORDS = next((sys.argv[at + 1] for at, a in enumerate(sys.argv) if "record-resp" in a), None)
 
 
-class Answer:
-    """One answer of the model, to the prompt of a number."""
-
-    def __init__(self, session: str, number: int) -> None:
-        self.session = session
-        self.number = number
-
-    def begin(self) -> list[dict[str, Any]]:
-        return []
-
-    def delta(self, text: str) -> dict[str, Any]:
-        content = {"type": "text", "text": text}
-        update = {"sessionUpdate": "agent_message_chunk", "content": content}
-        params = {"sessionId": self.session, "update": update}
-        return {"jsonrpc": "2.0", "method": "session/update", "params": params}
+class Answer(acp_cli.Answer):
+    """One answer of the model, which is recorded."""
 
     def end(self, text: str) -> list[dict[str, Any]]:
         record(text)
-        return [reply(self.number, {"stopReason": "end_turn"})]
-
-    def refused(self) -> list[dict[str, Any]]:
-        said = {"code": 500, "message": "fetch failed: connect ECONNREFUSED"}
-        return [{"jsonrpc": "2.0", "id": self.number, "error": said}]
-
-    def misdirected(self) -> list[dict[str, Any]]:
-        return [reply(999_999, {"stopReason": "end_turn"}), {"id": "x", "result": {}}]
+        return super().end(text)
 
 
 def record(text: str) -> None:
@@ -48,10 +30,6 @@ def record(text: str) -> None:
         with Path(RECORDS).open("a") as file:
             line = {"method": "generateContentStream", "response": chunks}
             file.write(json.dumps(line) + "\n")
-
-
-def reply(number: int, result: dict[str, Any]) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "id": number, "result": result}
 
 
 def take(message: dict[str, Any]) -> None:
