@@ -5,7 +5,7 @@ by a test.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 
 from clinvk.errors import UnsupportedError
@@ -63,6 +63,16 @@ class Capabilities:
     def told(self) -> dict[str, str]:
         """Return the claims as a client is told them."""
         return {name: level.value for name, level in asdict(self).items()}
+
+
+def best(several: Sequence[Capabilities]) -> Capabilities:
+    """Return what at least one of several can do, each claim as the best of them does it."""
+    levels = [*Level, *Count]  # each the better first
+    told = {
+        field.name: min((getattr(each, field.name) for each in several), key=levels.index)
+        for field in fields(Capabilities)
+    }
+    return Capabilities(**told)
 
 
 # What each claim is about, and what clinvk does where the CLI does not.

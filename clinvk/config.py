@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -27,8 +27,9 @@ from clinvk.kinds import (
     ProgramConfig,
     Seconds,
 )
+from clinvk.routes import RouteConfig
 from clinvk.yamlfile import ConfigError as ConfigError  # noqa: PLC0414 - raised here, so told here
-from clinvk.yamlfile import checked, expand, mapping
+from clinvk.yamlfile import KeyPath, checked, expand, mapping
 
 ENV_VAR = "CLINVK_CONFIG"
 FILE_NAME = "backends.yaml"
@@ -49,6 +50,18 @@ class StoreConfig(_Strict):
 
     path: Annotated[str, Field(min_length=1)] | None = None
     max_responses: int = Field(default=1000, ge=1, le=1_000_000)
+    max_age_days: float = Field(default=30, gt=0, le=36_500)
+
+
+class FilesConfig(_Strict):
+    """Files that callers upload: their folder and how many; null is the user's state folder.
+
+    `max_mb` is of all files together; how large one may be, `server.max_upload_mb` says.
+    """
+
+    path: Annotated[str, Field(min_length=1)] | None = None
+    max_mb: float = Field(default=2048, gt=0, le=67_108_864)
+    max_files: int = Field(default=1000, ge=1, le=1_000_000)
     max_age_days: float = Field(default=30, gt=0, le=36_500)
 
 
@@ -113,6 +126,7 @@ class ServerConfig(_Strict):
     send_s: Seconds = 60
     grace_s: float = Field(default=10, ge=0, le=86_400)
     store: StoreConfig = StoreConfig()
+    files: FilesConfig = FilesConfig()
     fetch: FetchConfig = FetchConfig()
 
     @field_validator("api_keys")
@@ -188,6 +202,7 @@ class Config(_Strict):
 
     server: ServerConfig = ServerConfig()
     backends: dict[str, AnyBackendConfig] = Field(default_factory=_default_backends, min_length=1)
+    routes: dict[str, RouteConfig] = {}
     aliases: dict[str, str] = {}
 
     @field_validator("backends")
@@ -259,17 +274,15 @@ def parse(text: str, *, name: str, env: Mapping[str, str]) -> Config:
     Raises:
         ConfigError: naming the line and key at fault.
     """
-    data, lines = mapping(text, name, "server, backends or aliases")
+    data, lines = mapping(text, name, "server, backends, routes or aliases")
     data = expand(data, env, lines, ())
     config = checked(Config, data, lines)
     if "aliases" not in data:
         config = config.model_copy(update={"aliases": default_aliases(config.backends)})
-    for alias, target in config.aliases.items():
+    for path, target in _targets(config):
         if _target(target) not in config.backends:
             known = ", ".join(config.backends)
-            raise ConfigError(
-                lines.at(("aliases", alias), f"{target!r} names no backend; there are: {known}")
-            )
+            raise ConfigError(lines.at(path, f"{target!r} names no backend; there are: {known}"))
     return config
 
 
@@ -286,6 +299,16 @@ def dump_keys(keys: Sequence[KeyConfig]) -> str:
     """Return the text of a file of keys."""
     rows = [key.model_dump(mode="json", exclude_defaults=True) for key in keys]
     return yaml.safe_dump({"keys": rows}, sort_keys=False)
+
+
+def _targets(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """Yield what names a backend, and where it stands; not what a request will name."""
+    for alias, target in config.aliases.items():
+        yield ("aliases", alias), target
+    for name, route in config.routes.items():
+        for number, each in enumerate(route.targets):
+            if not each.target.startswith("{model}"):
+                yield ("routes", name, "targets", number), each.target
 
 
 def _target(alias_target: str) -> str:

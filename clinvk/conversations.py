@@ -70,6 +70,23 @@ def key_after(turn: Turn, reply: Message, *, caller: str, model: str) -> Key:
     return _key(turn, (*turn.messages, reply), caller, model)
 
 
+def heads(turn: Turn, reply: Message | None = None, *, caller: str) -> tuple[Key, ...]:
+    """Return by what the later turns of a conversation are known: the closest first.
+
+    That is how it began up to its first answer, and up to just before; the first is missing
+    while there is no answer. Of two conversations that began alike, who can tell?
+    """
+    messages = _merged((*turn.messages, *(() if reply is None else (reply,))))
+    first = next((at for at, m in enumerate(messages) if m.role is Role.ASSISTANT), None)
+    parts = [messages[:first]] if first is None else [messages[: first + 1], messages[:first]]
+    return tuple(_digest((caller, part)) for part in parts)
+
+
+def has_begun(turn: Turn) -> bool:
+    """Whether a turn goes on with a conversation that somebody has answered in."""
+    return any(message.role is Role.ASSISTANT for message in turn.messages)
+
+
 def starts_over(turn: Turn) -> Course:
     """Return what a turn is that no kept conversation goes on with."""
     last = turn.messages[-1] if turn.messages else None
@@ -78,8 +95,12 @@ def starts_over(turn: Turn) -> Course:
 
 def _key(turn: Turn, said: Sequence[Message], caller: str, model: str) -> Key:
     settings = replace(turn, model=model, messages=(), limits=Limits(), choices=1, ignored=())
-    whole = repr((caller, settings, _merged(said)))
-    return hashlib.blake2b(whole.encode("utf-8", "backslashreplace"), digest_size=32).digest()
+    return _digest((caller, settings, _merged(said)))
+
+
+def _digest(whole: object) -> Key:
+    text = repr(whole).encode("utf-8", "backslashreplace")
+    return hashlib.blake2b(text, digest_size=32).digest()
 
 
 def _merged(messages: Iterable[Message]) -> list[Message]:
@@ -157,6 +178,10 @@ class Kept(Generic[T]):
                 del waiting[number]
                 return entry
         return None
+
+    def holds(self, place: Place) -> bool:
+        """Whether a conversation at a place waits."""
+        return any(key == place.key for key, _ in self._waiting[place.course].values())
 
     def drop(self, entry: T) -> bool:
         """Take a conversation out; return whether it was still there."""

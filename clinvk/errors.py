@@ -32,6 +32,11 @@ class ClinvkError(Exception):
         self.param = param
         self.retry_after_s = retry_after_s
 
+    @property
+    def name(self) -> str:
+        """What a turn that failed so is counted as."""
+        return self.code or type(self).__name__
+
 
 class InternalError(ClinvkError):
     """A bug in clinvk; the log has the traceback."""
@@ -55,6 +60,18 @@ class UnsupportedError(BadRequestError):
     """The field is valid, but this backend cannot carry it."""
 
     code = "unsupported_value"
+
+
+class UnknownFileError(BadRequestError):
+    """The caller has no file of this id here."""
+
+    code = "file_not_found"
+
+
+class StorageQuotaError(BadRequestError):
+    """As many files are kept as `server.files` allows; a status that OpenAI's API has, too."""
+
+    code = "storage_quota_exceeded"
 
 
 class ContextTooLongError(BadRequestError):
@@ -199,6 +216,13 @@ class UpstreamUnreachableError(UpstreamError):
     code = "upstream_unreachable"
 
 
+class UpstreamTimeoutError(UpstreamError):
+    """The model API says that it, or what is behind it, took too long."""
+
+    status = 504
+    code = "upstream_timeout"
+
+
 class InvalidAnswerError(UpstreamError):
     """The model did not keep to the JSON that the caller asked for."""
 
@@ -239,12 +263,25 @@ class NotLoggedInError(UnavailableError):
     code = "cli_not_logged_in"
 
 
+class UpstreamUnauthorizedError(NotLoggedInError):
+    """The upstream does not take the key that it is shown."""
+
+    code = "upstream_unauthorized"
+
+
 class ShuttingDownError(ClinvkError):
     """The server is stopping."""
 
     status = 503
     code = "server_shutting_down"
     retryable = True
+
+
+class StorageFullError(ClinvkError):
+    """The disk that files are kept on is full."""
+
+    status = 507
+    code = "storage_full"
 
 
 class TurnTimeoutError(ClinvkError):

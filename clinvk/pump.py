@@ -49,12 +49,14 @@ _log = logging.getLogger(__name__)
 class Lane:
     """A backend's gate, the conversations it holds, and how long its turns last: an average.
 
-    `observe` is told of each turn that has ended.
+    `observe` is told of each turn that has ended. `onward` is told of one that failed before
+    anything was told of it, and returns the failure to tell, or None if another has the turn now.
     """
 
     gate: Gate
     kept: "Kept[Pump]"
     observe: Callable[[Ask], None]
+    onward: Callable[[Ask, ClinvkError], ClinvkError | None]
     fetcher: Fetcher
     turn_s: float = SLOT_TURN_S
 
@@ -127,10 +129,20 @@ class Pump:
                 ask.ticket.give_back()
                 if ask.record.admitted is not None:
                     self._lane.learn(time.monotonic() - ask.record.admitted)
-                told = await ask.end(last)
-                self._lane.observe(ask)
+                told = await self._end(ask, last)
         # Who has not heard of its end will not go on with it.
         return course if told or not self._lane.kept.drop(self) else None
+
+    async def _end(self, ask: Ask, last: Finished | Failed | None) -> bool:
+        """Tell the end of a turn, or leave it to another; return whether somebody heard it."""
+        if isinstance(last, Failed) and ask.way is not None and not ask.begun:
+            error = self._lane.onward(ask, last.error)
+            if error is None:
+                return False
+            last = Failed(error)
+        told = await ask.end(last)
+        self._lane.observe(ask)
+        return told
 
     async def _outcome(self, ask: Ask) -> tuple[Finished | Failed | None, Course | None]:
         """Run the turn; return its last event, None if its reader has left, and how it is kept."""
@@ -278,12 +290,7 @@ def too_long(target: Target, what: str, key: str) -> TurnTimeoutError:
 
 
 def _name(last: Finished | Failed) -> str:
-    return last.reason.value if isinstance(last, Finished) else outcome_of(last.error)
-
-
-def outcome_of(error: ClinvkError) -> str:
-    """Return what a turn that failed is counted as."""
-    return error.code or type(error).__name__
+    return last.reason.value if isinstance(last, Finished) else last.error.name
 
 
 def as_error(exc: Exception) -> ClinvkError:

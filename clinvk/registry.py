@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -16,7 +17,7 @@ from clinvk.backends.echo import EchoBackend
 from clinvk.backends.embeddings import EmbeddingsBackend
 from clinvk.backends.gemini import GeminiBackend
 from clinvk.backends.openai_upstream import OpenAIBackend
-from clinvk.capabilities import Capabilities, Level, require_parts
+from clinvk.capabilities import Capabilities, Level, best, require_parts
 from clinvk.config import (
     AcpConfig,
     BackendConfig,
@@ -31,6 +32,7 @@ from clinvk.config import (
 )
 from clinvk.errors import ModelNotFoundError
 from clinvk.procs.supervisor import Supervisor
+from clinvk.routes import FallbackOn, RouteConfig
 from clinvk.turn import Turn
 
 # What a program can be given, and no start of one fails for.
@@ -53,6 +55,35 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """One of those who may answer for a model; `written` is how it stands in backends.yaml."""
+
+    target: Target
+    written: str
+    weight: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Who may answer for a model, in order; see `clinvk.routes.RouteConfig`.
+
+    A model that is no route has one candidate. `name` is how the route stands in backends.yaml.
+    """
+
+    name: str
+    candidates: tuple[Candidate, ...]
+    fallback: frozenset[FallbackOn] = frozenset()
+    sticky: bool = False
+    rest_s: float = 0
+
+    @property
+    def first(self) -> Target:
+        """Who is asked if nothing speaks against it: the first that is installed."""
+        targets = [each.target for each in self.candidates]
+        return next((target for target in targets if target.backend.installed), targets[0])
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRow:
     """A model that can be asked for."""
 
@@ -68,8 +99,8 @@ class Registry:
         self.config = config
         self.backends = backends
 
-    def resolve(self, asked: str) -> Target:
-        """Return who answers for a model id: a backend, backend/model, or an alias of one.
+    def route(self, asked: str) -> Route:
+        """Return who may answer for a model id: a route, a backend, backend/model, or an alias.
 
         Any other is of the first upstream that lists it.
 
@@ -81,6 +112,9 @@ class Registry:
                 f"{asked[:_SHOWN]!r} is no name of a model; use up to 256 visible characters",
                 param="model",
             )
+        for name, route in self.config.routes.items():
+            if fnmatchcase(asked, name):
+                return self._routed(name, route, asked)
         target = self._direct(asked)
         if target is None:
             for pattern, replacement in self.config.aliases.items():
@@ -94,22 +128,49 @@ class Registry:
             raise ModelNotFoundError(
                 f"the model {asked!r} does not exist; there are: {known}", param="model"
             )
-        return target
+        return self.straight(target, asked)
+
+    def straight(self, target: Target, asked: str) -> Route:
+        """Return the route to a target and no other."""
+        return Route(asked, (Candidate(target, target.full_name),))
+
+    def backend_alone(self, name: str) -> Route:
+        """Return the route to a backend's default model, whatever else has its name."""
+        return self.straight(self._named(name), name)
 
     def rows(self) -> list[ModelRow]:
-        """Return the models of every backend that is installed, and aliases without wildcard."""
+        """Return the models of every backend that is installed, and what has no wildcard.
+
+        These are aliases and routes that lead to one.
+        """
+        names = [
+            *(name for name in self.config.routes if _is_plain(name)),
+            *(
+                model_id
+                for name, backend in self.backends.items()
+                if backend.installed
+                for model_id in self._ids(name, backend)
+            ),
+            *(name for name in self.config.aliases if _is_plain(name)),
+        ]
         rows = []
-        for name, backend in self.backends.items():
-            if backend.installed:
-                ids = self._ids(name, backend)
-                can = self.capabilities(backend)
-                rows += [ModelRow(model_id, backend.vendor, can) for model_id in ids]
-        for alias, replacement in self.config.aliases.items():
-            target = self._direct(replacement.replace("{model}", alias))
-            if target is not None and target.backend.installed and not set(alias) & set("*?["):
-                can = self.capabilities(target.backend)
-                rows.append(ModelRow(alias, target.backend.vendor, can))
-        return rows
+        for name in dict.fromkeys(names):
+            with suppress(ModelNotFoundError):  # a route that leads nowhere
+                rows.append(self.row(name))
+        return [row for row in rows if row is not None]
+
+    def row(self, asked: str) -> ModelRow | None:
+        """Return the row of a model id, None if nobody who is installed answers for it.
+
+        Raises:
+            ModelNotFoundError: listing what exists.
+        """
+        targets = [each.target for each in self.route(asked).candidates]
+        able = [target.backend for target in targets if target.backend.installed]
+        if not able:
+            return None
+        can = best([self.capabilities(backend) for backend in able])
+        return ModelRow(asked, able[0].vendor, can)
 
     def capabilities(self, backend: Backend) -> Capabilities:
         """Return what a backend can do as it is configured."""
@@ -154,11 +215,31 @@ class Registry:
 
     def _direct(self, model_id: str) -> Target | None:
         name, slash, model = model_id.partition("/")
-        backend = self.backends.get(name)
-        if backend is None or (slash and not model):
+        if name not in self.backends or (slash and not model):
             return None
+        return self._named(name, model or None)
+
+    def _named(self, name: str, model: str | None = None) -> Target:
         config = self.config.backends[name]
-        return Target(backend, config, model or config.model)
+        return Target(self.backends[name], config, model or config.model)
+
+    def _routed(self, name: str, route: RouteConfig, asked: str) -> Route:
+        candidates: dict[str, Candidate] = {}
+        for each in route.targets:
+            target = self._direct(each.target.replace("{model}", asked))
+            if target is not None:
+                candidate = Candidate(target, each.target, each.weight)
+                candidates.setdefault(target.full_name, candidate)
+        if not candidates:
+            raise ModelNotFoundError(
+                f"no target of the route {name!r} is there for the model {asked!r}", param="model"
+            )
+        order = tuple(candidates.values())
+        return Route(name, order, frozenset(route.fallback), route.sticky, route.rest_s)
+
+
+def _is_plain(name: str) -> bool:
+    return not set(name) & set("*?[")
 
 
 def build(config: Config, supervisor: Supervisor, old: Registry | None = None) -> Registry:

@@ -7,34 +7,30 @@ pump leave the backend, which interrupts the CLI's turn.
 """
 
 import logging
-import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Self
 
 import anyio
-from anyio.streams.memory import MemoryObjectReceiveStream
 
-from clinvk.backends.base import Backend, Health, State
+from clinvk.backends.base import Backend, Health
+from clinvk.checks import Checks
 from clinvk.config import BackendConfig, Config
-from clinvk.conversations import Course, Kept, Place, place_of, starts_over
+from clinvk.conversations import Course, Kept, Key, Place, has_begun, heads, place_of, starts_over
 from clinvk.errors import BusyError, ClinvkError, ShuttingDownError
-from clinvk.events import Failed, Finished
 from clinvk.fetch import Fetcher
 from clinvk.gate import Gate, GateFullError, Ticket
 from clinvk.procs.supervisor import Job, Supervisor
-from clinvk.pump import Lane, Pump, outcome_of, run_in_place
-from clinvk.registry import Registry, Target
-from clinvk.telling import Ask, Item
+from clinvk.pump import Lane, Pump, run_in_place
+from clinvk.registry import Registry, Route, Target
+from clinvk.routing import Router, Way
+from clinvk.stream import BUFFERED_EVENTS, Stream
+from clinvk.telling import Ask, Item, Record
 from clinvk.turn import Turn
 
-BUFFERED_EVENTS = 64  # a reader further behind than this slows its own turn, and no other
 SWEEP_JOBS = 64  # jobs that may be remembered though they are done
-HEALTH_MAX_AGE_S = 30.0
-HEALTH_TIMEOUT_S = 20.0
 
 _log = logging.getLogger(__name__)
 
@@ -53,62 +49,15 @@ class Load:
     idle: int
 
 
-class Stream:
-    """The events of a turn as they come, each with the number of the choice it belongs to.
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """Who runs a turn, or choices together, where it goes on if it can, and its places."""
 
-    Every choice ends by a `Finished` or a `Failed`. `close` stops what still runs.
-    """
-
-    def __init__(
-        self,
-        target: Target,
-        ignored: tuple[str, ...],
-        choices: int,
-        receive: MemoryObjectReceiveStream[Item],
-    ) -> None:
-        self.backend = target.backend.name
-        self.ignored = ignored
-        self.asks: list[Ask] = []
-        self._open = set(range(choices))
-        self._receive = receive
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Item:
-        try:
-            choice, event = await self._receive.receive()
-        except anyio.EndOfStream:
-            if not self._open:
-                self._receive.close()
-                raise StopAsyncIteration from None
-            # Only a pump that was cancelled leaves without a word.
-            choice, event = self._open.pop(), Failed(ShuttingDownError("the server is stopping"))
-        if isinstance(event, Finished | Failed):
-            self._open.discard(choice)
-        return choice, event
-
-    def ready(self) -> Iterator[Item]:
-        """Yield what has come already, without waiting for more."""
-        while True:
-            try:
-                choice, event = self._receive.receive_nowait()
-            except (anyio.WouldBlock, anyio.EndOfStream):
-                return
-            if isinstance(event, Finished | Failed):
-                self._open.discard(choice)
-            yield choice, event
-
-    @property
-    def course(self) -> Course:
-        """How the turn came about; certain once its first event has come."""
-        return self.asks[0].course
-
-    def close(self) -> None:
-        """Stop every choice that still runs; returns at once."""
-        for ask in self.asks:
-            ask.abandon()
-        self._receive.close()
+    target: Target
+    lane: Lane
+    ignored: tuple[str, ...]
+    place: Place | None
+    tickets: list[Ticket]
 
 
 class Service:
@@ -118,53 +67,56 @@ class Service:
         self.registry = registry
         self.observers: list[Observer] = []
         self._supervisor = supervisor
+        self._router = Router()
         self._fetch = config.server.fetch
         self._lanes = {name: self._lane(name, each) for name, each in config.backends.items()}
         self._warmed = False
-        self._health: dict[str, Health] = {}
-        self._health_at = -math.inf
-        self._health_lock = anyio.Lock()
+        self._checks = Checks(lambda: self.registry, supervisor)
         self._stopping = False
         self._jobs: set[Job] = set()
         self._asks: set[Ask] = set()
         self._passing: set[anyio.CancelScope] = set()
         self._sweep_at = SWEEP_JOBS
 
-    def start(self, turn: Turn, *more: Turn, caller: str = "") -> Stream:
+    def way_of(self, route: Route, known: tuple[Key, ...] = ()) -> Way:
+        """Return in which order those are asked who may answer.
+
+        `known` is by what the conversation so far is remembered, the closest first.
+        """
+        return self._router.way(route, known)
+
+    def start(self, turn: Turn, *more: Turn, caller: str = "", way: Way | None = None) -> Stream:
         """Admit a turn, or each of its choices as a turn, and return the stream of its events.
 
         `more` are further turns of the same model in the same stream, their choices numbered
         through. All are admitted or none. A turn may go on with a conversation of the same
-        `caller` only.
+        `caller` only. `way` is who is asked, if that has begun or is not what the model means.
 
         Raises:
-            ClinvkError: if it cannot be run: unknown model, unsupported content, no place.
+            ClinvkError: if nobody can run it: unknown model, unsupported content, no place.
         """
         if self._stopping:
             raise ShuttingDownError("the server is stopping; ask again in a moment")
-        target = self.registry.resolve(turn.model)
-        check = self.registry.check
-        left_out = [name for each in (turn, *more) for name in check(each, target.backend)]
+        if way is None:
+            way = self._way_for(turn, caller)
         choices = [each for each in (turn, *more) for _ in range(each.choices)]
-        place = None
-        if len(choices) == 1:
-            place = place_of(turn, caller=caller, model=target.full_name)
-        lane = self._lanes[target.backend.name]
-        tickets = self._admit(lane, len(choices), target.backend.name)
+        placed = self._placed(way, choices, caller)
         send, receive = anyio.create_memory_object_stream[Item](BUFFERED_EVENTS)
-        ignored = tuple(dict.fromkeys(left_out))
-        stream = Stream(target, ignored, len(choices), receive)
-        for choice, (each, ticket) in enumerate(zip(choices, tickets, strict=True)):
-            ask = Ask(
-                each, choice, target.backend.name, caller, ticket, send.clone(), starts_over(each)
-            )
-            self._begin(ask, target, lane, place)
+        stream = Stream(way, len(choices), receive)
+        for choice, (each, ticket) in enumerate(zip(choices, placed.tickets, strict=True)):
+            name = placed.target.backend.name
+            ask = Ask(each, choice, name, caller, ticket, send.clone(), starts_over(each))
+            ask.together = stream.asks
             stream.asks.append(ask)
+            ask.way = way if len(choices) == 1 else way.split()
+            self._begin(ask, placed)
         send.close()
         return stream
 
     @asynccontextmanager
-    async def passing(self, target: Target, asked: str, caller: str) -> AsyncIterator[Ask]:
+    async def passing(
+        self, target: Target, asked: str, caller: str, way: Way | None = None
+    ) -> AsyncIterator[Ask]:
         """Hold a place of a backend for a request that passes to it as it is.
 
         Whoever enters does the work, in its own task, and says what the outcome was.
@@ -179,7 +131,8 @@ class Service:
         (ticket,) = self._admit(lane, 1, name)
         send, receive = anyio.create_memory_object_stream[Item]()
         receive.close()
-        ask = Ask(Turn(asked, ()), 0, name, caller, ticket, send, Course.RELAYED)
+        ask = Ask(Turn(asked, ()), 0, name, caller, ticket, send, Course.RELAYED, way=way)
+        ask.answering = target.full_name
         self._asks.add(ask)
         try:
             with anyio.CancelScope() as scope:
@@ -189,7 +142,7 @@ class Service:
             if scope.cancelled_caught:
                 raise ShuttingDownError("the server is stopping; ask again in a moment")
         except ClinvkError as exc:
-            ask.record.outcome = outcome_of(exc)
+            ask.record.outcome = exc.name
             raise
         finally:
             self._passing.discard(scope)
@@ -215,7 +168,7 @@ class Service:
         for name, backend in old.backends.items():
             if registry.backends.get(name) is not backend:
                 self._supervisor.start(partial(self._retire, lanes[name], backend))
-        self._health = {}
+        self._checks.forget()
         if self._warmed:
             self._supervisor.start(self.warm)
 
@@ -254,19 +207,8 @@ class Service:
             backend.close()
 
     async def health(self, *, fresh: bool = False) -> dict[str, Health]:
-        """Return the state of each backend; starts no turn.
-
-        What was seen last is returned at once and looked at anew behind the scenes when it is
-        older than `HEALTH_MAX_AGE_S`; only the first look, or a `fresh` one, is waited for.
-        """
-        if fresh or not self._health:
-            async with self._health_lock:
-                if fresh or not self._health:  # who waited here may find it done
-                    await self._look()
-        elif time.monotonic() - self._health_at > HEALTH_MAX_AGE_S:
-            self._health_at = time.monotonic()
-            self._supervisor.start(self._look)
-        return {name: self._now(name, backend) for name, backend in self.registry.backends.items()}
+        """Return the state of each backend; see `Checks.health`."""
+        return await self._checks.health(fresh=fresh)
 
     @property
     def stopping(self) -> bool:
@@ -290,6 +232,7 @@ class Service:
             Gate(config.max_concurrency, config.max_queue),
             Kept(config.max_parked, config.max_idle),
             partial(self._observe, name),
+            self._onward,
             Fetcher(self._fetch),
         )
 
@@ -304,34 +247,58 @@ class Service:
     def _observe(self, backend: str, ask: Ask) -> None:
         for observer in self.observers:
             observer(backend, ask)
+        way = ask.way
+        if way is None or len(way.route.candidates) == 1 or ask.record.first is None:
+            return
+        keys = way.keys
+        if not keys and way.route.sticky:
+            reply = None if ask.reply is None or has_begun(ask.turn) else ask.reply()
+            keys = heads(ask.turn, reply, caller=ask.caller)
+        self._router.answered(ask.answering, keys)
 
-    def _now(self, name: str, backend: Backend) -> Health:
-        """What was seen last, unless the CLI is known to fail since."""
-        seen, trouble = self._health[name], backend.trouble
-        if trouble is None or seen.state is not State.READY:
-            return seen
-        return replace(seen, state=State.FAILING, reason=trouble, fix="clinvk doctor")
+    def _placed(self, way: Way, choices: list[Turn], caller: str) -> "_Placed":
+        """Return the first on the way that can take the turns, with their places.
 
-    async def _look(self) -> None:
-        looked_at: Registry | None = None
-        while looked_at is not self.registry:  # it may be replaced during a look
-            looked_at = self.registry
-            found: dict[str, Health] = {}
-            async with anyio.create_task_group() as group:
-                for name, backend in looked_at.backends.items():
-                    group.start_soon(_look_at, name, backend, found)
-        self._health = found
-        self._health_at = time.monotonic()
+        Raises:
+            ClinvkError: if there is none.
+        """
+        while True:
+            target = way.take()
+            try:
+                return self._try(target, choices, caller)
+            except ClinvkError as exc:
+                told = way.after(exc)
+                if told is not None:
+                    raise told from None
 
-    def _begin(self, ask: Ask, target: Target, lane: Lane, place: Place | None) -> None:
+    def _try(self, target: Target, choices: list[Turn], caller: str) -> "_Placed":
+        name = target.backend.name
+        if self.registry.backends.get(name) is not target.backend:  # since the way was made
+            raise ShuttingDownError(f"backend {name!r} was just replaced; ask again")
+        lane = self._lanes[name]
+        check = self.registry.check
+        # Choices of a turn are the same turn, and its fields need be looked at once.
+        each_turn = {id(each): each for each in choices}.values()
+        left_out = [field for each in each_turn for field in check(each, target.backend)]
+        place = None
+        if len(choices) == 1:
+            place = place_of(choices[0], caller=caller, model=target.full_name)
+        tickets = self._admit(lane, len(choices), name)
+        return _Placed(target, lane, tuple(dict.fromkeys(left_out)), place, tickets)
+
+    def _begin(self, ask: Ask, placed: "_Placed") -> None:
         """Hand the turn to the conversation that it goes on with, or start a new one."""
-        pump = None if place is None else _claim(lane, place)
+        ask.backend, ask.answering = placed.target.backend.name, placed.target.full_name
+        ask.ignored = placed.ignored
+        place = placed.place
+        pump = None if place is None else _claim(placed.lane, place)
         if pump is not None and place is not None and pump.job is not None:
             ask.news, ask.course = place.news, place.course
             job = pump.job
             pump.hand(ask)
         else:
-            pump = Pump(target, lane, ask)
+            ask.news, ask.course = (), starts_over(ask.turn)
+            pump = Pump(placed.target, placed.lane, ask)
             job = pump.job = self._supervisor.start(pump.run)
         ask.job = job
         self._asks.add(ask)
@@ -340,6 +307,40 @@ class Service:
             self._asks = {each for each in self._asks if not each.told.is_set()}
             self._jobs = {each for each in self._jobs if not each.done}
             self._sweep_at = 2 * len(self._jobs) + SWEEP_JOBS
+
+    def _onward(self, ask: Ask, error: ClinvkError) -> ClinvkError | None:
+        """Have the next on its way answer a turn; return what to tell if there is none."""
+        way = ask.way
+        if way is None or ask.left or self._stopping:
+            return error
+        told = way.after(error)
+        if told is None:
+            try:
+                placed = self._placed(way, [ask.turn], ask.caller)
+            except ClinvkError as exc:
+                return exc
+            failed, following = ask.answering, placed.target.full_name
+            _log.info("%s failed with %s, so %s is asked", failed, error.name, following)
+            ask.record.ended = time.monotonic()
+            self._observe(ask.backend, ask)
+            ask.record = Record(asked=ask.record.asked)
+            (ask.ticket,) = placed.tickets
+            self._begin(ask, placed)
+        return told
+
+    def _way_for(self, turn: Turn, caller: str) -> Way:
+        """Return who is asked for a turn, who still holds its conversation first."""
+        route = self.registry.route(turn.model)
+        if len(route.candidates) == 1 or not has_begun(turn):
+            return self._router.way(route)
+        way = self._router.way(route, heads(turn, caller=caller))
+        for target in way.ahead if route.sticky else ():
+            place = place_of(turn, caller=caller, model=target.full_name)
+            lane = self._lanes[target.backend.name]
+            if place is not None and lane.kept.holds(place) and not self._router.rests(target):
+                way.put_back(target)
+                break
+        return way
 
     def _admit(self, lane: Lane, places: int, backend: str) -> list[Ticket]:
         tickets: list[Ticket] = []
@@ -356,16 +357,6 @@ class Service:
                 retry_after_s=lane.retry_after_s,
             ) from None
         return tickets
-
-
-async def _look_at(name: str, backend: Backend, all_found: dict[str, Health]) -> None:
-    found = Health(State.FAILING, reason="it did not answer in time", fix="clinvk doctor")
-    with anyio.move_on_after(HEALTH_TIMEOUT_S):
-        try:
-            found = await backend.health()
-        except ClinvkError as exc:
-            found = Health(State.FAILING, reason=exc.message, fix="clinvk doctor")
-    all_found[name] = found
 
 
 def _claim(lane: Lane, place: Place) -> Pump | None:

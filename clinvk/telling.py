@@ -29,6 +29,7 @@ from clinvk.events import (
 from clinvk.gate import Ticket
 from clinvk.limits import LimitFilter
 from clinvk.procs.supervisor import Job
+from clinvk.routing import Way
 from clinvk.turn import Message, PriorCall, Role, TextPart, ToolMode, Turn
 
 _log = logging.getLogger(__name__)
@@ -59,9 +60,11 @@ class Record:
 class Ask:
     """One turn that somebody waits for, and where its events go.
 
-    `news` is what a conversation that goes on has not heard. `ended` is set once the turn no
-    longer runs, and `told` once its last event has been passed on, too. `reply` is what the
-    reader was told so far.
+    `backend`, `ignored` and `ticket` are of who is asked, whose full name is `answering`. Where
+    that fails the next on its `way` may be, unless it has `begun`: something was told of it, or
+    of those that make one reply `together` with it. `news` is what a conversation that goes on
+    has not heard. `ended` is set once the turn no longer runs, and `told` once its last event has
+    been passed on, too. `reply` is what the reader was told so far.
     """
 
     turn: Turn
@@ -71,6 +74,11 @@ class Ask:
     ticket: Ticket
     send: MemoryObjectSendStream[Item]
     course: Course
+    way: Way | None = None
+    answering: str = ""
+    ignored: tuple[str, ...] = ()
+    together: "list[Ask]" = field(default_factory=list)
+    left: bool = False
     news: tuple[Message, ...] = ()
     job: Job | None = None
     record: Record = field(default_factory=Record)
@@ -78,8 +86,14 @@ class Ask:
     ended: anyio.Event = field(default_factory=anyio.Event)
     told: anyio.Event = field(default_factory=anyio.Event)
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything was told of this request's answers."""
+        return any(each.record.first is not None for each in (self, *self.together))
+
     def abandon(self) -> None:
         """Stop the turn if it still runs; returns at once."""
+        self.left = True
         if not self.ended.is_set() and self.job is not None:
             self.job.cancel()
 

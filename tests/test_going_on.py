@@ -24,7 +24,8 @@ from clinvk.events import (
 from clinvk.procs import memory
 from clinvk.procs.supervisor import Supervisor
 from clinvk.registry import Registry
-from clinvk.service import BUFFERED_EVENTS, Load, Service, Stream
+from clinvk.service import Load, Service
+from clinvk.stream import BUFFERED_EVENTS, Stream
 from clinvk.telling import Ask
 from clinvk.turn import (
     Limits,

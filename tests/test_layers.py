@@ -23,13 +23,15 @@ MAY_IMPORT = {
     "capabilities": {"errors", "media", "turn"},
     "yamlfile": set(),
     "kinds": set(),
-    "config": CORE | {"kinds", "yamlfile"},
+    "config": CORE | {"kinds", "routes", "yamlfile"},
     "environment": {"config"},
     "extras": {"config"},
     "keys": {"config", "environment"},
     "gate": CORE,
     "database": set(),
     "store": {"config", "database"},
+    "filestore": {"config", "database", "errors"},
+    "upload": {"database", "errors", "filestore"},
     "fetch": {"__init__", "config", "errors", "media", "turn"},
     "limits": CORE | {"tokens"},
     "procs": CORE | {"procs"},
@@ -40,21 +42,27 @@ MAY_IMPORT = {
     | {"toolserver", "backends", "extras"}
     # of the one backend that answers itself what others are passed
     | {"wire"},
-    "registry": CORE | {"capabilities", "config", "procs", "backends"},
+    "registry": CORE | {"capabilities", "config", "procs", "backends", "routes"},
     "conversations": CORE,
-    "telling": CORE | TOOLS - {"wire"} | {"conversations"},
+    "routes": set(),
+    "routing": CORE | {"conversations", "registry", "routes"},
+    "telling": CORE | TOOLS - {"wire"} | {"conversations", "routing"},
+    "stream": CORE | {"conversations", "routing", "telling"},
+    "checks": CORE | {"backends", "procs", "registry"},
     "pump": CORE
     | TOOLS - {"wire"}
     | {"backends", "capabilities", "conversations", "fetch", "registry", "telling"},
     "service": CORE
     | TOOLS - {"wire"}
-    | {"backends", "conversations", "fetch", "pump", "registry", "telling"},
+    | {"backends", "checks", "conversations", "fetch", "pump", "registry", "routing"}
+    | {"stream", "telling"},
     "server": CORE
     | TOOLS
-    | {"backends", "keys", "registry", "service", "server", "store", "telling"},
+    | {"backends", "keys", "registry", "routing", "service", "server", "store", "stream", "telling"}
+    | {"filestore", "upload"},
     "cli": CORE
     | TOOLS
-    | {"backends", "environment", "extras", "keys", "registry", "service", "server", "cli"},
+    | {"backends", "environment", "extras", "keys", "registry", "service", "server", "stream", "cli"},
     "__init__": set(),
     "__main__": {"cli"},
 }
@@ -65,8 +73,17 @@ THIRD_PARTY = {
     "prometheus_client": {"server"},
     "rich": {"cli"},
     "subprocess": {"procs"},
-    "pydantic": {"config", "kinds", "environment", "yamlfile", "wire", "backends", "server"},
-    "sqlite3": {"database", "store"},
+    "pydantic": {
+        "config",
+        "kinds",
+        "routes",
+        "environment",
+        "yamlfile",
+        "wire",
+        "backends",
+        "server",
+    },
+    "sqlite3": {"database", "store", "filestore"},
     "bpe_openai": {"tokens"},
     "numpy": {"backends"},
     "safetensors": {"backends"},

@@ -10,7 +10,8 @@ from clinvk.config import Config, EchoConfig
 from clinvk.events import Event
 from clinvk.procs.supervisor import Supervisor
 from clinvk.registry import Registry, build
-from clinvk.service import Service, Stream
+from clinvk.service import Service
+from clinvk.stream import Stream
 from clinvk.turn import Message, Role, TextPart, Turn
 from tests.fakes.backend import ANSWER, LiveBackend, ScriptBackend
 

@@ -22,7 +22,8 @@ from clinvk.errors import (
 from clinvk.events import Event, Failed, Finished, FinishReason, ReasoningDelta, TextDelta, Usage
 from clinvk.procs.supervisor import Supervisor
 from clinvk.registry import Registry
-from clinvk.service import Service, Stream
+from clinvk.service import Service
+from clinvk.stream import Stream
 from clinvk.turn import Limits, Message, Role, TextPart, Turn
 from tests.fakes.backend import ANSWER, ScriptBackend, script_config
 
@@ -285,7 +286,7 @@ async def test_health_is_remembered_and_renewed_behind_the_scenes(
     await service.health()
     assert backend.looks == 1
     backend.found = Health(State.NOT_LOGGED_IN)
-    monkeypatch.setattr("clinvk.service.HEALTH_MAX_AGE_S", -1.0)
+    monkeypatch.setattr("clinvk.checks.HEALTH_MAX_AGE_S", -1.0)
     assert await service.health() == {"fake": first}
     assert await service.health(fresh=True) == {"fake": backend.found}
 

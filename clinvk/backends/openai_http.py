@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import random
+import zlib
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
@@ -15,15 +16,24 @@ import aiohttp
 import anyio
 
 from clinvk import __version__
-from clinvk.backends.openai_errors import complaint
+from clinvk.backends.openai_errors import failure, retry_after
 from clinvk.config import OpenAIConfig
-from clinvk.errors import ClinvkError, UpstreamError, UpstreamUnreachableError
+from clinvk.errors import ClinvkError, CliProtocolError, UpstreamError, UpstreamUnreachableError
 from clinvk.procs.supervisor import Supervisor
 
 CONNECT_S = 10.0
 RETRY_S = 0.25  # before the first retry; doubled for each further
 RETRIED = frozenset({502, 503, 504})
-BODY_BYTES = 1024 * 1024  # of an error, or of a list of models
+RETRY_AFTER_S = 5.0  # who asks for a longer wait is not asked again: its caller hears of it
+BODY_BYTES = 1024 * 1024  # of an error
+LIST_BYTES = 32 * 1024 * 1024  # of a list of models: that of a large router has some 2 kB for each
+
+UNPACKED_BYTES = 1024 * 1024  # at once: a little may unpack to a lot
+_WINDOW_BITS = {
+    "gzip": 16 + zlib.MAX_WBITS,
+    "x-gzip": 16 + zlib.MAX_WBITS,
+    "deflate": zlib.MAX_WBITS,
+}
 
 # Of a caller's headers these are passed on; any other may be for clinvk, or a secret.
 _SENT = frozenset(
@@ -42,6 +52,8 @@ _KEPT_BACK = frozenset(
     | {"content-security-policy", "x-request-id", "request-id"}
 )
 _KEPT_BACK_PREFIXES = ("access-control-", "cross-origin-", "x-clinvk-")
+
+BASE_URL_FIX = "its base_url must be what OpenAI's clients take, most often with /v1 at its end"
 
 _log = logging.getLogger(__name__)
 
@@ -105,6 +117,7 @@ class Upstream:
         retries: int,
     ) -> aiohttp.ClientResponse:
         for left in range(retries, -1, -1):
+            asked_s = 0.0
             try:
                 response = await self._client().request(
                     method, f"{self._base}/{endpoint}", headers=headers, data=body,
@@ -121,11 +134,12 @@ class Upstream:
                         f"the server of backend {self._name!r} redirects; "
                         "set its base_url to where it leads"
                     )
-                if response.status not in RETRIED or not left:
+                asked_s = retry_after(response.headers) or 0.0
+                if response.status not in RETRIED or not left or asked_s > RETRY_AFTER_S:
                     return response
                 response.close()
-            wait_s = RETRY_S * 2.0 ** (retries - left)
-            await anyio.sleep(wait_s * random.uniform(0.5, 1))  # noqa: S311 - spreads the load
+            wait_s = RETRY_S * 2.0 ** (retries - left) * random.uniform(0.5, 1)  # noqa: S311 - spreads
+            await anyio.sleep(max(wait_s, asked_s))
         raise AssertionError("unreachable")
 
     async def pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
@@ -140,14 +154,14 @@ class Upstream:
         except (aiohttp.ClientError, OSError) as exc:
             raise self._unreachable(exc) from exc
 
-    async def small_body(self, response: aiohttp.ClientResponse) -> bytes:
+    async def small_body(self, response: aiohttp.ClientResponse, most: int = BODY_BYTES) -> bytes:
         """Return the start of a body, of which no more is wanted."""
         body = bytearray()
-        async for piece in self.pieces(response):
+        async for piece in plain(response, self.pieces(response)):
             body += piece
-            if len(body) > BODY_BYTES:
+            if len(body) > most:
                 break
-        return bytes(body[:BODY_BYTES])
+        return bytes(body[:most])
 
     async def models(self) -> list[str]:
         """Return the ids that the server lists.
@@ -156,14 +170,17 @@ class Upstream:
             ClinvkError: if it does not.
         """
         async with self.send("GET", "models", self.headers({}, None)) as response:
-            body = await self.small_body(response)
+            body = await self.small_body(response, LIST_BYTES)
             if response.status != 200:
                 raise error_of(response, body)
         try:
-            listed = json.loads(body)["data"]
-            return [row["id"] for row in listed if isinstance(row["id"], str)]
+            told = json.loads(body)
+            # Together's is a bare list, and Ollama's null while it has no models.
+            listed = (told["data"] if isinstance(told, dict) else told) or ()
+            rows = [row for row in listed if isinstance(row, dict)]
         except (ValueError, LookupError, TypeError):
-            raise UpstreamError(f"backend {self._name!r} lists no models") from None
+            raise UpstreamError(f"backend {self._name!r} lists no models; {BASE_URL_FIX}") from None
+        return [row["id"] for row in rows if isinstance(row.get("id"), str)]
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -208,11 +225,33 @@ def reply_headers(response: aiohttp.ClientResponse) -> Iterable[tuple[str, str]]
             yield name, value
 
 
+async def plain(
+    response: aiohttp.ClientResponse, pieces: AsyncIterator[bytes]
+) -> AsyncIterator[bytes]:
+    """Yield a body without its compression: some servers compress what nobody asked them to.
+
+    Raises:
+        CliProtocolError: if it is compressed in a way that is not known, or not as it says.
+    """
+    coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding in {"", "identity"}:
+        async for piece in pieces:
+            yield piece
+        return
+    if coding not in _WINDOW_BITS:
+        raise CliProtocolError(f"the upstream compressed its reply, unasked, by {coding[:20]!r}")
+    unpacking = zlib.decompressobj(_WINDOW_BITS[coding])
+    try:
+        async for piece in pieces:
+            packed = piece
+            while packed:
+                yield unpacking.decompress(packed, UNPACKED_BYTES)
+                packed = unpacking.unconsumed_tail
+        yield unpacking.flush()
+    except zlib.error as exc:
+        raise CliProtocolError(f"the upstream's reply is no {coding}: {exc}") from exc
+
+
 def error_of(response: aiohttp.ClientResponse, body: bytes) -> ClinvkError:
     """Return the error that a reply with a status of failure amounts to."""
-    try:
-        told = json.loads(body)
-    except ValueError:
-        told = body.decode("utf-8", "replace").strip()
-    error = told.get("error", told) if isinstance(told, dict) else told
-    return complaint(response.status, error or None, response.headers)
+    return failure(response.status, body, response.headers)

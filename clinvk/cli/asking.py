@@ -33,7 +33,8 @@ from clinvk.errors import (
 )
 from clinvk.events import Failed
 from clinvk.registry import Registry
-from clinvk.service import Service, Stream
+from clinvk.service import Service
+from clinvk.stream import Stream
 from clinvk.turn import Message, Role, TextPart, Turn
 
 EXIT_BROKEN_PIPE = EXIT_SIGNAL + 13  # as a shell reports SIGPIPE

@@ -107,7 +107,8 @@ async def _findings(service: Service, *, probe: bool) -> list[Finding]:
 async def _probe(service: Service, name: str) -> Probe:
     report = Report(name)
     try:
-        stream = service.start(Turn(name, (Message(Role.USER, (TextPart(PROBE),)),)))
+        alone = service.way_of(service.registry.backend_alone(name))
+        stream = service.start(Turn(name, (Message(Role.USER, (TextPart(PROBE),)),)), way=alone)
         try:
             async for _, event in stream:
                 if isinstance(event, Failed):

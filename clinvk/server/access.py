@@ -6,6 +6,7 @@ A line has names and numbers, never what was asked or answered, unless `--log-pr
 import json
 import logging
 import time
+from collections.abc import Sequence
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -80,6 +81,8 @@ def _fields(request: web.Request, status: int, seconds: float) -> dict[str, str 
         "turn": first.course.value,
         "outcome": ",".join(ask.record.outcome for ask in asks),
     }
+    if tried := tried_before(asks):
+        fields["tried"] = ",".join(tried)
     usages = [ask.record.usage for ask in asks if ask.record.usage is not None]
     if usages:
         fields["input_tokens"] = sum(usage.input_tokens for usage in usages)
@@ -88,6 +91,12 @@ def _fields(request: web.Request, status: int, seconds: float) -> dict[str, str 
         if (passed := first.record.since(moment)) is not None:
             fields[name] = round(passed, 4)
     return fields
+
+
+def tried_before(asks: Sequence[Ask]) -> list[str]:
+    """Return who was asked and failed, and with what, as `name=code`."""
+    failures = [failure for ask in asks if ask.way is not None for failure in ask.way.failures]
+    return list(dict.fromkeys(f"{_safe(name)}={error.name}" for name, error in failures))
 
 
 def _safe(text: str) -> str:

@@ -37,8 +37,7 @@ async def list_models(request: web.Request) -> web.Response:
 
 async def get_model(request: web.Request) -> web.Response:
     """Answer `GET /models/{id}`, also for ids that an alias or a CLI would take."""
-    asked, _ = handlers.find_model(request)
-    return web.json_response(model_body(asked))
+    return web.json_response(model_body(handlers.find_model(request).id))
 
 
 async def greet(_: web.Request) -> web.Response:
@@ -57,7 +56,7 @@ class _Count:
         turn = self._dialect.parse_count(await request.read())
         registry = request.app[handlers.SERVICE].registry
         caller_of(request).require_model(turn.model, registry)
-        registry.resolve(turn.model)
+        registry.route(turn.model)
         await tokens.ready()
         counted = await anyio.to_thread.run_sync(estimate, turn)
         return web.json_response(count_body(counted), headers={"x-clinvk-usage": "estimated"})

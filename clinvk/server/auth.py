@@ -144,13 +144,20 @@ class Caller:
             )
 
     def may_use(self, asked: str, registry: Registry) -> bool:
-        """Whether the key is for a model, as it is asked for or as `backend/model`."""
-        if self.key is None or not self.key.models:
+        """Whether the key is for a model, as it is asked for or as `backend/model`.
+
+        It is for a route by its name, or if it is for all of its targets.
+        """
+        if self.key is None or not self.key.models or self._has(asked):
             return True
-        names = [asked]
-        with contextlib.suppress(ClinvkError):  # that there is none is told elsewhere
-            names.append(registry.resolve(asked).full_name)
-        return any(fnmatchcase(name, pattern) for pattern in self.key.models for name in names)
+        try:
+            route = registry.route(asked)
+        except ClinvkError:  # that there is none is told elsewhere
+            return False
+        return all(self._has(each.target.full_name) for each in route.candidates)
+
+    def _has(self, name: str) -> bool:
+        return self.key is not None and any(fnmatchcase(name, each) for each in self.key.models)
 
 
 class Callers:

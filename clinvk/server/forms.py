@@ -7,7 +7,8 @@ Nothing but the model's name and the marks between parts is changed.
 
 import tempfile
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import IO
 
@@ -22,11 +23,11 @@ from clinvk.errors import (
     TooLargeError,
     UpstreamUnreachableError,
 )
-from clinvk.server.relay import Passage, require_relay
+from clinvk.server.relay import Walk, way_to
 
 PIECE_BYTES = 256 * 1024
 IN_MEMORY_BYTES = 1024 * 1024
-MODEL_BYTES = 1024
+FIELD_BYTES = 1024
 
 
 class Form:
@@ -41,10 +42,11 @@ class Form:
         with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as early:
             flow = _Flow(request, early, self._max_mb)
             asked = await flow.find_model()
-            target, backend = await require_relay(request, asked, self._endpoint)
-            passage = Passage(request, target, asked)
+            way = await way_to(request, asked)
+            walk = Walk(request, way, self._endpoint, asked)
+            body = partial(flow.all, way.end)  # it can be read but once
             try:
-                return await passage.run(backend, self._endpoint, flow.all, flow.content_type)
+                return await walk.run(body, flow.content_type)
             except UpstreamUnreachableError:
                 if flow.fault is not None:
                     raise flow.fault from None
@@ -81,8 +83,9 @@ class _Flow:
             await anyio.to_thread.run_sync(self._early.write, piece)
         raise MissingFieldError("'model' is required", param="model")
 
-    async def all(self, model: str) -> AsyncIterator[bytes]:
-        """Yield the whole form, with another model."""
+    async def all(self, begin: Callable[[], None], model: str) -> AsyncIterator[bytes]:
+        """Yield the whole form, with another model; `begin` is called before."""
+        begin()
         await anyio.to_thread.run_sync(self._early.seek, 0)
         read = partial(self._early.read, PIECE_BYTES)
         while piece := await anyio.to_thread.run_sync(read):
@@ -97,7 +100,7 @@ class _Flow:
 
     async def _read(self) -> AsyncIterator[bytes | str]:
         """Yield the form as bytes, but for the model, which is yielded as a text."""
-        try:
+        with form_faults():
             reader = await self._request.multipart()
             while (part := await reader.next()) is not None:
                 if not isinstance(part, BodyPartReader):
@@ -105,24 +108,13 @@ class _Flow:
                 lines = [f"--{self._mark}", *(f"{k}: {v}" for k, v in part.headers.items()), "", ""]
                 yield "\r\n".join(lines).encode("utf-8", "surrogateescape")
                 if part.name == "model":
-                    yield await self._model(part)
+                    yield await short_text(part, "model")
                 else:
                     while piece := await part.read_chunk(PIECE_BYTES):
                         self._count(piece)
                         yield piece
                 yield b"\r\n"
-        except (ValueError, HttpProcessingError) as exc:
-            said = " ".join(str(exc).split())
-            raise BadRequestError(f"the body is no form: {said}") from exc
         yield f"--{self._mark}--\r\n".encode()
-
-    async def _model(self, part: BodyPartReader) -> str:
-        text = bytearray()
-        while piece := await part.read_chunk(MODEL_BYTES):
-            text += piece
-            if len(text) > MODEL_BYTES:
-                raise BadRequestError("'model' is too long", param="model")
-        return text.decode("utf-8", "replace").strip()
 
     def _count(self, piece: bytes) -> None:
         self._left -= len(piece)
@@ -130,3 +122,28 @@ class _Flow:
             raise TooLargeError(
                 f"the files are over {self._max_mb:g} MB; raise server.max_upload_mb to allow more"
             )
+
+
+async def short_text(part: BodyPartReader, name: str) -> str:
+    """Return the text of a form's field.
+
+    Raises:
+        BadRequestError: if it is over `FIELD_BYTES`.
+    """
+    text = bytearray()
+    with form_faults():
+        while piece := await part.read_chunk(FIELD_BYTES):
+            text += piece
+            if len(text) > FIELD_BYTES:
+                raise BadRequestError(f"{name!r} is too long", param=name)
+    return text.decode("utf-8", "replace").strip()
+
+
+@contextmanager
+def form_faults() -> Iterator[None]:
+    """Tell what is wrong with a form as the caller's mistake."""
+    try:
+        yield
+    except (ValueError, HttpProcessingError) as exc:
+        said = " ".join(str(exc).split())
+        raise BadRequestError(f"the body is no form: {said}") from exc

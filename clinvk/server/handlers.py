@@ -16,11 +16,13 @@ from clinvk import __version__
 from clinvk.backends.base import Relay, State
 from clinvk.errors import ClinvkError, ModelNotFoundError
 from clinvk.events import Failed
-from clinvk.registry import ModelRow, Target
-from clinvk.server.access import ASKS
+from clinvk.registry import ModelRow
+from clinvk.routing import Way
+from clinvk.server.access import ASKS, tried_before
 from clinvk.server.auth import caller_of
 from clinvk.server.middleware import request_id
-from clinvk.service import Service, Stream
+from clinvk.service import Service
+from clinvk.stream import Stream
 from clinvk.wire import sse
 from clinvk.wire.base import Dialect, Frame, Parsed
 from clinvk.wire.openai_models import list_body, model_body
@@ -28,6 +30,9 @@ from clinvk.wire.openai_models import list_body, model_body
 SERVICE = web.AppKey("clinvk.service", Service)
 KEEPALIVE_S = web.AppKey("clinvk.keepalive_s", float)
 SEND_S = web.AppKey("clinvk.send_s", float)
+
+# What a handler leaves that could not pass a request on: who is still to be asked.
+WAY = web.RequestKey("clinvk.way", Way)
 
 Finish = Callable[[], Awaitable[None]]
 
@@ -63,7 +68,8 @@ class Answer:
         service, caller = request.app[SERVICE], caller_of(request)
         caller.require_model(parsed.turn.model, service.registry)
         with caller.turns(sum(turn.choices for turn in (parsed.turn, *parsed.more))):
-            stream = service.start(parsed.turn, *parsed.more, caller=caller.name)
+            way = request.get(WAY)
+            stream = service.start(parsed.turn, *parsed.more, caller=caller.name, way=way)
             request[ASKS] = stream.asks
             try:
                 _log.debug("%s asks %s", request_id(request), parsed.turn.model)
@@ -89,7 +95,7 @@ async def _whole(parsed: Parsed, stream: Stream, finish: Finish) -> web.Response
             raise event.error
         encoder.feed(event, choice)
     await finish()
-    headers = _headers(stream)
+    headers = headers_of(stream)
     if encoder.usage_estimated:
         headers["x-clinvk-usage"] = "estimated"
     return web.json_response(encoder.result(), headers=headers)
@@ -101,6 +107,7 @@ class _Streamed:
     def __init__(self, request: web.Request, parsed: Parsed) -> None:
         self._request = request
         self._encoder = parsed.encoder
+        self._unnamed = False  # a silence had to be broken before it was certain who answers
         self._response = web.StreamResponse(
             headers={
                 "Content-Type": "text/event-stream; charset=utf-8",
@@ -152,8 +159,12 @@ class _Streamed:
 
     async def _write(self, data: bytes, stream: Stream) -> None:
         if not self._response.prepared:
-            self._response.headers.update(_headers(stream))
+            self._unnamed = not stream.settled
+            self._response.headers.update({} if self._unnamed else headers_of(stream))
             await self._response.prepare(self._request)
+        if self._unnamed and stream.settled:
+            self._unnamed = False
+            data = sse.comments(headers_of(stream)) + data
         if _takes(self._request, len(data)):
             await self._response.write(data)
             return
@@ -191,9 +202,8 @@ async def list_models(request: web.Request) -> web.Response:
 
 async def get_model(request: web.Request) -> web.Response:
     """Answer `GET /models/{id}`, also for ids that an alias or a CLI would take."""
-    asked, target = find_model(request)
-    can = request.app[SERVICE].registry.capabilities(target.backend)
-    return web.json_response(model_body(asked, target.backend.vendor, can.told()))
+    row = find_model(request)
+    return web.json_response(model_body(row.id, row.owned_by, row.capabilities.told()))
 
 
 async def learn_models(request: web.Request) -> None:
@@ -210,8 +220,8 @@ def usable_rows(request: web.Request) -> list[ModelRow]:
     return [row for row in registry.rows() if caller.may_use(row.id, registry)]
 
 
-def find_model(request: web.Request) -> tuple[str, Target]:
-    """Return the model id in the path, and who answers for it.
+def find_model(request: web.Request) -> ModelRow:
+    """Return the model in the path.
 
     Raises:
         ModelNotAllowedError: if the caller's key is not for it.
@@ -220,10 +230,10 @@ def find_model(request: web.Request) -> tuple[str, Target]:
     asked = request.match_info["id"]
     registry = request.app[SERVICE].registry
     caller_of(request).require_model(asked, registry)
-    target = registry.resolve(asked)
-    if not target.backend.installed:
+    row = registry.row(asked)
+    if row is None:
         raise ModelNotFoundError(f"the CLI of {asked!r} is not installed", param="model")
-    return asked, target
+    return row
 
 
 async def health(request: web.Request) -> web.Response:
@@ -254,10 +264,15 @@ async def ready(request: web.Request) -> web.Response:
     return web.json_response(body, status=200 if able else 503)
 
 
-def _headers(stream: Stream) -> dict[str, str]:
+def headers_of(stream: Stream) -> dict[str, str]:
+    """Return the headers that say who answers, and how."""
     names = [name for name in stream.ignored if _is_header_safe(name)][:_HEADER_NAMES]
-    headers = {"x-clinvk-backend": stream.backend, "x-clinvk-turn": stream.course.value}
-    return {**headers, "x-clinvk-ignored": ", ".join(names)} if names else headers
+    return {
+        "x-clinvk-backend": stream.backend,
+        "x-clinvk-turn": stream.course.value,
+        **({"x-clinvk-tried": ", ".join(tried)} if (tried := tried_before(stream.asks)) else {}),
+        **({"x-clinvk-ignored": ", ".join(names)} if names else {}),
+    }
 
 
 def _is_header_safe(name: str) -> bool:

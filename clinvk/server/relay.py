@@ -11,17 +11,21 @@ from collections.abc import AsyncIterator, Callable
 from aiohttp import hdrs, web
 
 from clinvk.backends.base import Passed, PassedReply, Relay
+from clinvk.backends.openai_errors import failure
 from clinvk.errors import BadRequestError, ClinvkError, ModelNotFoundError, UnsupportedError
-from clinvk.registry import Registry, Target
-from clinvk.server.access import ASKS
+from clinvk.registry import Registry, Route, Target
+from clinvk.routing import Way
+from clinvk.server.access import ASKS, tried_before
 from clinvk.server.auth import caller_of, own_key
-from clinvk.server.handlers import SERVICE, taken_in_time
+from clinvk.server.handlers import SERVICE, WAY, taken_in_time
 from clinvk.server.middleware import Handler, request_id
+from clinvk.service import Service
 from clinvk.telling import Ask
 from clinvk.wire.body import check, load
-from clinvk.wire.passed import UsageTail, named
+from clinvk.wire.passed import Named, UsageTail, named, response_id, response_key
 from clinvk.wire.passed_types import ModelOnly
 
+WEIGHED_BYTES = 64 * 1024  # of a failure's body, which says more than its status
 _TELLS_USAGE = ("application/json", "text/event-stream")
 
 _log = logging.getLogger(__name__)
@@ -36,22 +40,32 @@ class PassOn:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer the request."""
-        registry = request.app[SERVICE].registry
-        if not any(isinstance(backend, Relay) for backend in registry.backends.values()):
+        service = request.app[SERVICE]
+        if not any(isinstance(backend, Relay) for backend in service.registry.backends.values()):
             return await self._otherwise(request)
         body = named(await request.read())
         if body is None:  # which the dialect tells better
             return await self._otherwise(request)
-        caller_of(request).require_model(body.model, registry)
+        caller = caller_of(request)
+        caller.require_model(body.model, service.registry)
         try:
-            target = await resolved(registry, body.model)
+            route = await routed(service.registry, body.model)
         except ModelNotFoundError:
             return await self._otherwise(request)
-        backend = relay_of(target, self._endpoint)
-        if backend is None:
+        if not any(relay_of(each.target, self._endpoint) for each in route.candidates):
             return await self._otherwise(request)
-        passage = Passage(request, target, body.model)
-        return await passage.run(backend, self._endpoint, body.renamed)
+        way = _way_of(service, route, body, caller.name)
+        walk = Walk(request, way, self._endpoint, body.model)
+        return await walk.run(body.renamed, otherwise=self._otherwise)
+
+
+def _way_of(service: Service, route: Route, body: Named, caller: str) -> Way:
+    if len(route.candidates) == 1:
+        return service.way_of(route)
+    keys, begun = body.conversation(caller)
+    way = service.way_of(route, keys if begun else ())
+    way.keys = keys
+    return way
 
 
 class Only:
@@ -67,35 +81,74 @@ class Only:
         if body is None:
             check(ModelOnly, load(raw))
             raise BadRequestError("the body is not JSON")
-        target, backend = await require_relay(request, body.model, self._endpoint)
-        passage = Passage(request, target, body.model)
-        return await passage.run(backend, self._endpoint, body.renamed)
+        way = await way_to(request, body.model)
+        return await Walk(request, way, self._endpoint, body.model).run(body.renamed)
 
 
-async def require_relay(request: web.Request, asked: str, endpoint: str) -> tuple[Target, Relay]:
-    """Return who answers for a model at an endpoint.
+async def way_to(request: web.Request, asked: str) -> Way:
+    """Return who is asked for a model, which is the whole of what is known of the request.
 
     Raises:
         ModelNotAllowedError: if the caller's key is not for the model.
-        ModelNotFoundError: if nobody does.
-        UnsupportedError: if who does has no such endpoint, naming who has.
+        ModelNotFoundError: if nobody answers for it.
     """
-    registry = request.app[SERVICE].registry
-    caller_of(request).require_model(asked, registry)
-    target = await resolved(registry, asked)
-    backend = relay_of(target, endpoint)
-    if backend is None:
+    service = request.app[SERVICE]
+    caller_of(request).require_model(asked, service.registry)
+    return service.way_of(await routed(service.registry, asked))
+
+
+class Walk:
+    """A request that passes to one after the other until there is a reply."""
+
+    def __init__(self, request: web.Request, way: Way, endpoint: str, asked: str) -> None:
+        self._request = request
+        self._way = way
+        self._endpoint = endpoint
+        self._asked = asked
+
+    async def run(
+        self,
+        body: "Body",
+        content_type: str | None = None,
+        otherwise: Handler | None = None,
+    ) -> web.StreamResponse:
+        """Return the reply; `otherwise` answers once the next cannot be passed on to.
+
+        Raises:
+            ClinvkError: if there is nobody left to ask.
+        """
+        while True:
+            target = self._way.take()
+            backend = relay_of(target, self._endpoint)
+            if backend is None and otherwise is not None:
+                self._way.put_back(target)
+                self._request[WAY] = self._way
+                return await otherwise(self._request)
+            try:
+                if backend is None:
+                    raise self._unable(target)
+                passage = Passage(self._request, target, self._asked, self._way)
+                return await passage.run(backend, self._endpoint, body, content_type)
+            except ClinvkError as exc:
+                told = self._way.after(exc)
+                if told is not None:
+                    raise told from None
+                name = target.full_name
+                _log.info("%s: %s failed with %s", request_id(self._request), name, exc.name)
+
+    def _unable(self, target: Target) -> UnsupportedError:
+        """Return why a backend cannot have the request, naming who can."""
         able = [
             name
-            for name, each in registry.backends.items()
-            if isinstance(each, Relay) and endpoint in each.endpoints
+            for name, each in self._request.app[SERVICE].registry.backends.items()
+            if isinstance(each, Relay) and self._endpoint in each.endpoints
         ]
         who = f"{' and '.join(able)} can" if able else "a backend of kind openai can"
-        raise UnsupportedError(
-            f"{target.backend.name!r}, which has the model {asked!r}, cannot do {endpoint}; {who}",
+        return UnsupportedError(
+            f"{target.backend.name!r}, which has the model {self._asked!r}, "
+            f"cannot do {self._endpoint}; {who}",
             param="model",
         )
-    return target, backend
 
 
 def relay_of(target: Target, endpoint: str) -> Relay | None:
@@ -104,31 +157,32 @@ def relay_of(target: Target, endpoint: str) -> Relay | None:
     return backend if isinstance(backend, Relay) and endpoint in backend.endpoints else None
 
 
-async def resolved(registry: Registry, asked: str) -> Target:
-    """Return who answers for a model, which an upstream may have only lately.
+async def routed(registry: Registry, asked: str) -> Route:
+    """Return who may answer for a model, which an upstream may have only lately.
 
     Raises:
         ModelNotFoundError: listing what exists.
     """
     try:
-        return registry.resolve(asked)
+        return registry.route(asked)
     except ModelNotFoundError:
         for backend in registry.backends.values():
             if isinstance(backend, Relay):
                 await backend.refresh()
-        return registry.resolve(asked)
+        return registry.route(asked)
 
 
 Body = Callable[[str], bytes | AsyncIterator[bytes]]
 
 
 class Passage:
-    """One request on its way: until its first byte is told, a failure is still an HTTP error."""
+    """One request at one upstream: until its first byte is told, a failure is an exception."""
 
-    def __init__(self, request: web.Request, target: Target, asked: str) -> None:
+    def __init__(self, request: web.Request, target: Target, asked: str, way: Way) -> None:
         self._request = request
         self._target = target
         self._asked = asked
+        self._way = way
         self._response: web.StreamResponse | None = None
 
     async def run(
@@ -144,7 +198,8 @@ class Passage:
         caller, service = caller_of(request), request.app[SERVICE]
         try:
             with caller.turns(1):
-                async with service.passing(target, self._asked, caller.name) as ask:
+                passing = service.passing(target, self._asked, caller.name, self._way)
+                async with passing as ask:
                     request[ASKS] = [ask]
                     async with backend.send(passed) as reply:
                         return await self._tell(reply, ask)
@@ -160,18 +215,24 @@ class Passage:
         return self._response
 
     async def _tell(self, reply: PassedReply, ask: Ask) -> web.StreamResponse:
+        begun = b""
+        if reply.status >= 400 and self._way.more:
+            begun = await self._weighed(reply)
         response = web.StreamResponse(status=reply.status)
         for name, value in reply.headers:
             response.headers.add(name, value)
         response.headers["x-clinvk-backend"] = ask.backend
         response.headers["x-clinvk-turn"] = ask.course.value
+        if tried := tried_before([ask]):
+            response.headers["x-clinvk-tried"] = ", ".join(tried)
         self._response = response
         await response.prepare(self._request)
         told = response.headers.get(hdrs.CONTENT_TYPE, "")
         tail = UsageTail() if told.startswith(_TELLS_USAGE) else None
-        async for piece in reply.body:
+        async for piece in _chained(begun, reply.body):
             if ask.record.first is None:
                 ask.record.first = time.monotonic()
+                self._remember(piece)
             if tail is not None:
                 tail.push(piece)
             with taken_in_time(self._request):
@@ -182,7 +243,35 @@ class Passage:
             await response.write_eof()
         return response
 
+    def _remember(self, begun: bytes) -> None:
+        """Note what later requests may name that go on with this one."""
+        if self._way.keys and (found := response_id(begun)) is not None:
+            self._way.keys += (response_key(found, caller_of(self._request).name),)
+
+    async def _weighed(self, reply: PassedReply) -> bytes:
+        """Return as much of a failure's body as was read to see what it says.
+
+        Raises:
+            ClinvkError: if another is to be asked for it.
+        """
+        begun = b""
+        async for piece in reply.body:
+            begun += piece
+            if len(begun) > WEIGHED_BYTES:
+                break
+        error = failure(reply.status, begun, dict(reply.headers))
+        if self._way.leads_on(error):
+            raise error
+        return begun
+
     def _cut_off(self) -> None:
         """End the connection, so that nobody takes what was told for the whole."""
         if self._request.transport is not None:
             self._request.transport.abort()
+
+
+async def _chained(begun: bytes, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if begun:
+        yield begun
+    async for piece in body:
+        yield piece

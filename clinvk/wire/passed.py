@@ -1,5 +1,6 @@
 """What must be known of a request and a reply that pass untouched: the model, the tokens. Pure."""
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,47 @@ class Named:
             pieces += [self._text[at:start], json.dumps(model, ensure_ascii=False)]
             at = end
         return "".join([*pieces, self._text[at:]]).encode()
+
+    def conversation(self, caller: str) -> tuple[tuple[bytes, ...], bool]:
+        """Return by what the conversation of a caller is known, and whether it was answered in.
+
+        The closest comes first: all up to the first answer, and all up to just before. Of a
+        Responses request that goes on with a kept one it is that one's id.
+        """
+        body = json.loads(self._text)
+        if isinstance(previous := body.get("previous_response_id"), str):
+            return (response_key(previous, caller),), True
+        said = body.get("messages", body.get("input"))
+        said = said if isinstance(said, list) else [said]
+        first = next((at for at, item in enumerate(said) if _is_answer(item)), None)
+        parts = [said] if first is None else [said[: first + 1], said[:first]]
+        settings = body.get("instructions")
+        return tuple(_digest(caller, settings, part) for part in parts), first is not None
+
+
+def response_key(response_id: str, caller: str) -> bytes:
+    """Return by what the conversation of a caller is known that goes on with a response."""
+    return _digest(caller, "response", response_id)
+
+
+def _is_answer(item: Any) -> bool:  # noqa: ANN401 - JSON
+    if not isinstance(item, dict):
+        return False
+    return item.get("role") == "assistant" or item.get("type") in ("function_call", "reasoning")
+
+
+def _digest(*whole: Any) -> bytes:  # noqa: ANN401 - JSON
+    text = json.dumps(whole, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=32).digest()
+
+
+_RESPONSE_ID = re.compile(rb'"id"\s*:\s*"(resp_[\w-]{1,200})"')
+
+
+def response_id(begun: bytes) -> str | None:
+    """Return the id of a response in the first bytes of a reply, None if there is none."""
+    found = _RESPONSE_ID.search(begun)
+    return None if found is None else found[1].decode()
 
 
 def named(body: bytes) -> Named | None:

@@ -1,7 +1,7 @@
 """Server-sent events as bytes (WHATWG HTML, section 9.2)."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from clinvk.wire.base import Frame
 
@@ -20,6 +20,11 @@ def encode(frames: Iterable[Frame]) -> bytes:
         else f"data: {frame.data}\n\n"
         for frame in frames
     ).encode()
+
+
+def comments(headers: Mapping[str, str]) -> bytes:
+    """Return as comments what came too late for the headers."""
+    return "".join(f": {name}: {value}\n\n" for name, value in headers.items()).encode()
 
 
 def dumps(value: object) -> str:

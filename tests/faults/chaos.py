@@ -17,7 +17,8 @@ from clinvk.backends import claims
 from clinvk.backends.base import Health, Live, State
 from clinvk.errors import BusyError, CliCrashedError, ClinvkError, OverloadedError
 from clinvk.events import Event, Failed, Finished, FinishReason, Started, TextDelta, ToolCall, Usage
-from clinvk.service import Service, Stream
+from clinvk.service import Service
+from clinvk.stream import Stream
 from clinvk.turn import Message, PriorCall, Role, TextPart, ToolSpec, Turn
 
 TOOLS = (ToolSpec("f"),)

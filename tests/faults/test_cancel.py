@@ -16,7 +16,8 @@ import pytest
 from clinvk.events import Event, Failed, Finished, FinishReason, Started, TextDelta, ToolCall, Usage
 from clinvk.procs.supervisor import Job, Supervisor
 from clinvk.registry import Registry
-from clinvk.service import Service, Stream
+from clinvk.service import Service
+from clinvk.stream import Stream
 from clinvk.turn import Message, PriorCall, Role, TextPart, ToolSpec, Turn
 from tests.fakes.backend import LiveBackend, script_config
 from tests.faults.books import HUNG_S, until
