@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
-from clinvk.config import Config, ConfigError, OpenAIConfig, ServerConfig
+from clinvk.config import Config, ConfigError, OpenAIConfig, ServerConfig, default_aliases
 
 BASE, KEY, MODEL = "OPENAI_API_BASE", "OPENAI_API_KEY", "OPENAI_MODEL"
 HOST, PORT = "HOST", "PORT"
@@ -43,7 +43,9 @@ def with_upstream(config: Config, env: Mapping[str, str]) -> Config:
         raise ConfigError(
             f"${BASE}: must be the address of an API, such as http://127.0.0.1:8000/v1"
         ) from None
-    return config.model_copy(update={"backends": {**config.backends, UPSTREAM: upstream}})
+    backends = {**config.backends, UPSTREAM: upstream}
+    aliases = default_aliases(backends)
+    return config.model_copy(update={"backends": backends, "aliases": aliases})
 
 
 def listening(server: ServerConfig, env: Mapping[str, str]) -> dict[str, str | int]:

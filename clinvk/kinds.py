@@ -146,6 +146,19 @@ class CommandConfig(ProgramConfig):
         return self
 
 
+class EmbeddingsConfig(BackendConfig):
+    """Embeddings by the model of the extra `embeddings`; `max_concurrency` is of threads."""
+
+    kind: Literal["embeddings"]
+    max_concurrency: int = Field(default=2, ge=1, le=64)
+
+    @model_validator(mode="after")
+    def _has_one_model(self) -> "EmbeddingsConfig":
+        if {self.model, *self.models} - {None, "wordllama"}:
+            raise ValueError("the only model is 'wordllama', which need not be named")
+        return self
+
+
 class EchoConfig(BackendConfig):
     """Answers with its prompt."""
 
@@ -194,6 +207,7 @@ AnyBackendConfig = Annotated[
     | AcpConfig
     | CommandConfig
     | OpenAIConfig
+    | EmbeddingsConfig
     | EchoConfig,
     Field(discriminator="kind"),
 ]

@@ -1,13 +1,25 @@
 """Token estimates by a real BPE (o200k), used only where a CLI reports no count.
 
+Owns as well what the tokens mean that clients send in place of texts.
 The tables take most of a second and over a hundred megabytes, so they load at the first use:
 `await ready()` first where an event loop must not stand still meanwhile.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import anyio.to_thread
+
+CLIENTS = "cl100k_base"  # what OpenAI's embedding models take, and so what clients send
+
+
+class NoTokenError(Exception):
+    """A number that is no token."""
+
+    def __init__(self, token: int) -> None:
+        super().__init__(token)
+        self.token = token
 
 
 @cache
@@ -15,6 +27,13 @@ def _encoding() -> Any:  # noqa: ANN401 - the library is typed only inside
     from bpe_openai import get_encoding  # noqa: PLC0415 - see above
 
     return get_encoding("o200k_base")
+
+
+@cache
+def _clients_encoding() -> Any:  # noqa: ANN401 - see above
+    from bpe_openai import get_encoding  # noqa: PLC0415 - see above
+
+    return get_encoding(CLIENTS)
 
 
 async def ready() -> None:
@@ -35,3 +54,25 @@ def cut(text: str, tokens: int) -> str:
         return text
     kept: bytes = _encoding().decode_bytes(encoded[:tokens])
     return kept.decode("utf-8", "ignore")
+
+
+def decode(tokens: Sequence[int]) -> str:
+    """Return the text of a client's tokens; what is cut within a character becomes U+FFFD.
+
+    Raises:
+        NoTokenError: for the first that is none.
+    """
+    encoding = _clients_encoding()
+    try:
+        if min(tokens, default=0) >= 0:
+            return str(encoding.decode_bytes(list(tokens)).decode("utf-8", "replace"))
+    except KeyError:
+        pass
+    raise NoTokenError(next(token for token in tokens if not _is_token(encoding, token)))
+
+
+def _is_token(encoding: Any, token: int) -> bool:  # noqa: ANN401 - see above
+    try:
+        return token >= 0 and bool(encoding.decode_bytes([token]))
+    except KeyError:
+        return False

@@ -1,15 +1,18 @@
 """Events of a stream of Chat Completions chunks, of OpenAI's own and of those like it. Pure.
 
-Servers differ: some call thinking `reasoning`, leave out the index of a call, end a turn with
-calls by `stop`, or answer with the whole body though a stream was asked for.
+Servers differ: some call thinking `reasoning`, or send it as parts of the content, end a turn
+with calls by `stop`, tell a failure as a chunk of another form or by a reason of their own, send
+chunks that say nothing, or answer with the whole body though a stream was asked for.
 """
 
+import json
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from clinvk.backends.openai_calls import CallPiece, Calls
 from clinvk.backends.openai_errors import complaint
-from clinvk.errors import CliProtocolError, UpstreamUnreachableError
+from clinvk.errors import CliProtocolError, OverloadedError, UpstreamError, UpstreamUnreachableError
 from clinvk.events import (
     Event,
     Finished,
@@ -17,43 +20,38 @@ from clinvk.events import (
     ReasoningDelta,
     Started,
     TextDelta,
-    ToolCall,
     Usage,
 )
+from clinvk.procs.tail import scrub
 
+# By lower case. OpenAI's own, and those of Mistral, Cohere, Gemini, GLM, DeepSeek and vLLM.
 _REASONS = {
     "length": FinishReason.LENGTH,
     "max_tokens": FinishReason.LENGTH,
+    "model_length": FinishReason.LENGTH,
+    "max_length": FinishReason.LENGTH,
     "content_filter": FinishReason.CONTENT_FILTER,
+    "safety": FinishReason.CONTENT_FILTER,
+    "sensitive": FinishReason.CONTENT_FILTER,
     "tool_calls": FinishReason.TOOL_CALLS,
     "function_call": FinishReason.TOOL_CALLS,
 }
+_FAILURES: dict[str, type[UpstreamError]] = {
+    "error": UpstreamError,
+    "abort": UpstreamError,
+    "network_error": UpstreamError,
+    "insufficient_system_resource": OverloadedError,
+}
 _DONE = "[DONE]"
-
-
-class _Function(BaseModel):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _Call(BaseModel):
-    index: int | None = None
-    id: str | None = None
-    function: _Function = _Function()
+_SHOWN = 100
 
 
 class _Delta(BaseModel):
-    content: str | None = None
-    refusal: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[_Call] | None = None
-
-
-class _Choice(BaseModel):
-    delta: _Delta | None = None
-    message: _Delta | None = None
-    finish_reason: str | None = None
+    content: Any = None
+    refusal: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    tool_calls: list[CallPiece] | None = None
 
 
 class _PromptDetails(BaseModel):
@@ -69,6 +67,15 @@ class _Usage(BaseModel):
     completion_tokens: int | None = None
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
+    cached_tokens: int | None = None  # so Moonshot tells it
+    prompt_cache_hit_tokens: int | None = None  # and so DeepSeek
+
+
+class _Choice(BaseModel):
+    delta: _Delta | None = None
+    message: _Delta | None = None
+    finish_reason: str | None = None
+    usage: _Usage | None = None
 
 
 class _Chunk(BaseModel):
@@ -76,6 +83,8 @@ class _Chunk(BaseModel):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
     error: Any = None
+    message: Any = None
+    detail: Any = None
 
 
 class ChatEvents:
@@ -86,7 +95,7 @@ class ChatEvents:
         self._started = False
         self._reason: str | None = None
         self._usage: _Usage | None = None
-        self._calls: dict[int, ToolCall] = {}
+        self._calls = Calls()
 
     def feed(self, data: str) -> list[Event]:
         """Take the next chunk.
@@ -97,19 +106,20 @@ class ChatEvents:
         if data == _DONE:
             self.done = True
             return []
-        try:
-            chunk = _Chunk.model_validate_json(data)
-        except ValidationError as exc:
-            fault = exc.errors(include_url=False)[0]["msg"]
-            raise CliProtocolError(f"the upstream sent what is no chunk: {fault}") from exc
+        if not data:
+            return []
+        chunk = _read(data)
         if chunk.error is not None:
             raise complaint(None, chunk.error)
+        if chunk.choices is None and (told := chunk.message or chunk.detail) is not None:
+            raise complaint(None, told if isinstance(told, str) else json.dumps(told))
         events: list[Event] = []
         if not self._started:
             self._started = True
             events.append(Started(chunk.model or None))
         self._usage = chunk.usage or self._usage
         for choice in chunk.choices or ():
+            self._usage = choice.usage or self._usage  # so Moonshot tells it
             self._reason = choice.finish_reason or self._reason
             events += self._said(choice.delta or choice.message or _Delta())
         return events
@@ -122,49 +132,70 @@ class ChatEvents:
         """
         if self._reason is None and not (self.done and self._started):
             raise UpstreamUnreachableError("the upstream ended its answer half way")
-        events: list[Event] = [*self._calls.values()]
+        told = (self._reason or "").lower()
+        if told in _FAILURES:
+            raise _FAILURES[told](f"the upstream gave up its answer: {self._reason}")
+        calls = self._calls.whole
+        events: list[Event] = [*calls]
         if self._usage is not None:
             events.append(_usage(self._usage))
-        reason = _REASONS.get(self._reason or "", FinishReason.STOP)
-        if self._calls and reason is FinishReason.STOP:
+        reason = _REASONS.get(told, FinishReason.STOP)
+        if calls and reason is FinishReason.STOP:
             reason = FinishReason.TOOL_CALLS
-        elif not self._calls and reason is FinishReason.TOOL_CALLS:
+        elif not calls and reason is FinishReason.TOOL_CALLS:
             reason = FinishReason.STOP
         return [*events, Finished(reason)]
 
     def _said(self, delta: _Delta) -> list[Event]:
         events: list[Event] = []
-        if thought := delta.reasoning_content or delta.reasoning:
-            events.append(ReasoningDelta(thought))
-        if text := delta.content or delta.refusal:
+        thought, text = _parts(delta.content)
+        if told := _words(delta.reasoning_content) or _words(delta.reasoning) or thought:
+            events.append(ReasoningDelta(told))
+        if text := text or _words(delta.refusal):
             events.append(TextDelta(text))
         for piece in delta.tool_calls or ():
-            self._called(piece)
+            self._calls.push(piece)
         return events
 
-    def _called(self, piece: _Call) -> None:
-        at = piece.index
-        if at is None:  # an id begins a call of its own
-            at = len(self._calls) - (0 if piece.id or not self._calls else 1)
-        before = self._calls.get(at)
-        function = piece.function
-        if before is None:
-            ident = piece.id or f"call_{at}"
-            self._calls[at] = ToolCall(ident, function.name or "", function.arguments or "")
-            return
-        self._calls[at] = ToolCall(
-            piece.id or before.id,
-            before.name or function.name or "",
-            before.arguments + (function.arguments or ""),
-        )
+
+def _read(data: str) -> _Chunk:
+    try:
+        told = json.loads(data)
+        if isinstance(told, list) and told:  # so Gemini tells an error
+            told = told[0]
+        return _Chunk.model_validate(told)
+    except ValidationError as exc:
+        fault = exc.errors(include_url=False)[0]["msg"]
+    except (ValueError, RecursionError):
+        fault = f"it is no JSON: {scrub(data[:_SHOWN])!r}"
+    raise CliProtocolError(f"the upstream sent what is no chunk: {fault}")
 
 
 def _usage(told: _Usage) -> Usage:
     prompt = told.prompt_tokens_details or _PromptDetails()
     completion = told.completion_tokens_details or _CompletionDetails()
+    cached = prompt.cached_tokens or told.cached_tokens or told.prompt_cache_hit_tokens
     return Usage(
         told.prompt_tokens or 0,
         told.completion_tokens or 0,
-        cached_tokens=prompt.cached_tokens or 0,
+        cached_tokens=cached or 0,
         reasoning_tokens=completion.reasoning_tokens or 0,
     )
+
+
+def _words(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _parts(content: object) -> tuple[str, str]:
+    """Return the thinking and the text of a content, which Mistral sends as parts."""
+    if not isinstance(content, list):
+        return "", _words(content)
+    thoughts, texts = [], []
+    for part in content:
+        if not isinstance(part, dict):
+            continue
+        texts.append(_words(part.get("text")))
+        inner = part.get("thinking")
+        thoughts.append(_parts(inner)[1] if isinstance(inner, list) else _words(inner))
+    return "".join(thoughts), "".join(texts)

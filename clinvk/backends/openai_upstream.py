@@ -14,7 +14,7 @@ import anyio
 from clinvk.backends import claims
 from clinvk.backends.base import Health, Passed, PassedReply, Processes, Relay, State
 from clinvk.backends.openai_events import ChatEvents
-from clinvk.backends.openai_http import Upstream, error_of, reply_headers
+from clinvk.backends.openai_http import BASE_URL_FIX, Upstream, error_of, plain, reply_headers
 from clinvk.backends.openai_request import chat_body
 from clinvk.config import OpenAIConfig
 from clinvk.errors import (
@@ -23,6 +23,7 @@ from clinvk.errors import (
     ModelNotFoundError,
     PermissionDeniedError,
     UnavailableError,
+    UpstreamError,
 )
 from clinvk.events import Event
 from clinvk.procs.lines import LineFramer, LineTooLongError
@@ -78,8 +79,10 @@ class OpenAIBackend(Relay):
         )
         if response.status != 200:
             raise error_of(response, await upstream.small_body(response))
+        if response.content_type == "text/html":  # a page, where an API was looked for
+            raise UpstreamError(f"backend {self.name!r} answered with a web page; {BASE_URL_FIX}")
         events = ChatEvents()
-        async for data in _data(upstream.pieces(response)):
+        async for data in _data(plain(response, upstream.pieces(response))):
             for event in events.feed(data):
                 yield event
             if events.done:

@@ -7,6 +7,7 @@ from pathlib import Path
 from clinvk.cli.common import UsageError
 from clinvk.config import Config, ConfigError, Loaded, find, load
 from clinvk.environment import listening, with_upstream
+from clinvk.extras import with_embeddings
 from clinvk.keys import Keyring
 
 
@@ -21,13 +22,16 @@ def read_config(config_file: Path | None, *, look_here: bool = False) -> Loaded:
 def loaded(path: Path | None) -> Loaded:
     """Return the configuration of a file; without one the built-in, with the environment's word.
 
+    Where no backends are named, an extra that is installed adds its own.
+
     Raises:
         ConfigError: if either is wrong.
     """
     found = load(path)
-    if found.path is not None:
-        return found
-    return Loaded(with_upstream(found.config, os.environ), None)
+    config = with_embeddings(found.config)
+    if found.path is None:
+        config = with_upstream(config, os.environ)
+    return Loaded(config, found.path)
 
 
 def open_keyring(config: Config) -> Keyring:

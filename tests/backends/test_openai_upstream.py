@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -22,9 +23,9 @@ from clinvk.errors import (
     QuotaExceededError,
     RateLimitedError,
     TooLargeError,
-    UnavailableError,
     UpstreamError,
     UpstreamRefusedError,
+    UpstreamUnauthorizedError,
     UpstreamUnreachableError,
 )
 from clinvk.events import Event, Finished, FinishReason, TextDelta, Usage, check_grammar
@@ -99,7 +100,7 @@ async def test_connections_are_kept(fake: FakeChat, backend: OpenAIBackend) -> N
     [
         (400, {"message": "no", "param": "tools"}, UpstreamRefusedError),
         (400, {"message": "no", "code": "context_length_exceeded"}, ContextTooLongError),
-        (401, {"message": "no"}, UnavailableError),
+        (401, {"message": "no"}, UpstreamUnauthorizedError),
         (403, {"message": "no"}, PermissionDeniedError),
         (404, {"message": "no"}, ModelNotFoundError),
         (413, {"message": "no"}, TooLargeError),
@@ -230,8 +231,47 @@ async def test_health_is_what_the_list_of_models_says(
 async def test_a_list_that_is_none_is_told(fake: FakeChat, backend: OpenAIBackend) -> None:
     fake.models = [1]  # type: ignore[list-item]
     assert (await backend.health()).state is State.READY
-    fake.listed = []
-    assert (await backend.health()).reason == "backend 'up' lists no models"
+    fake.listed = {"object": "error"}
+    reason = (await backend.health()).reason
+    assert reason is not None
+    assert "lists no models" in reason
+
+
+@pytest.mark.parametrize(
+    ("listed", "models"),
+    [
+        ([{"id": "a"}, {"name": "b"}, "c", {"id": None}], ("a",)),  # Together's is a bare list
+        ({"object": "list", "data": None}, ()),  # Ollama's, while it has none
+        ({"data": [{"id": f"org/model-{n}", "about": "x" * 2000} for n in range(999)]}, 999),
+    ],
+)
+async def test_lists_of_other_forms_are_read(
+    listed: Any, models: Any, fake: FakeChat, backend: OpenAIBackend
+) -> None:
+    fake.listed = listed
+    await backend.refresh()
+    assert backend.models == models or len(backend.models) == models
+    assert (await backend.health()).state is State.READY
+
+
+async def test_who_asks_for_a_wait_is_asked_again_after_it(
+    fake: FakeChat, backend: OpenAIBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(anyio, "sleep", wait)
+    busy = Reply(status=503, error={"message": "no"}, headers={"Retry-After": "3"})
+    fake.answer(busy, Reply())
+    assert (await told(backend))[-1] == Finished(FinishReason.STOP)
+    assert waits == [3]
+    fake.answer(replace(busy, headers={"Retry-After": "60"}))
+    with pytest.raises(OverloadedError) as caught:
+        await told(backend)
+    assert caught.value.retry_after_s == 60
+    assert (waits, len(fake.requests)) == ([3], 3)
 
 
 async def test_a_redirect_is_not_followed(fake: FakeChat, supervisor: Supervisor) -> None:

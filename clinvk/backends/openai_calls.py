@@ -1,0 +1,106 @@
+"""Pieces of function calls, put together as whole ones, however a server cuts and numbers them.
+
+Pure. OpenAI's own server numbers its calls and tells id and name once. Others leave the number
+out, give every call the number 0, repeat the id, make a new one for every piece, repeat the name
+or cut it, or send the arguments as an object.
+"""
+
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from clinvk.events import ToolCall
+
+
+class Function(BaseModel):
+    """The name and the arguments in a piece; the arguments are text, or an object."""
+
+    name: str | None = None
+    arguments: Any = None
+
+
+class CallPiece(BaseModel):
+    """What one chunk says of one call."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    index: int | None = None
+    id: str | None = None
+    function: Function | None = None
+
+
+class Calls:
+    """Takes pieces in the order they come; `whole` are the calls that they make."""
+
+    def __init__(self) -> None:
+        self._made: list[ToolCall] = []
+        self._at: dict[int, int] = {}  # by a server's number, which of ours it is now
+
+    @property
+    def whole(self) -> list[ToolCall]:
+        """The calls, in the order they began."""
+        return [*self._made]
+
+    def push(self, piece: CallPiece) -> None:
+        """Take the next piece."""
+        function = piece.function or Function()
+        name, arguments = function.name or "", _text(function.arguments)
+        at = self._place(piece, name, arguments)
+        if at is None:
+            at = len(self._made)
+            self._made.append(ToolCall(piece.id or _own_id(at), name, arguments))
+        else:
+            before = self._made[at]
+            told_late = piece.id if before.id == _own_id(at) else None
+            self._made[at] = ToolCall(
+                told_late or before.id,
+                _joined(before.name, name, begun=bool(before.arguments)),
+                before.arguments + arguments,
+            )
+        if piece.index is not None:
+            self._at[piece.index] = at
+
+    def _place(self, piece: CallPiece, name: str, arguments: str) -> int | None:
+        """Return which call a piece belongs to, None if it begins one."""
+        if piece.index is None:
+            for at, call in enumerate(self._made):
+                if call.id == piece.id:
+                    return at
+            at_last = len(self._made) - 1
+            place = None if piece.id or at_last < 0 else at_last
+        else:
+            place = self._at.get(piece.index)
+        if place is None or not name:
+            return place
+        before = self._made[place]
+        if before.arguments:
+            begins = _is_whole(before.arguments) and (name != before.name or bool(arguments))
+        else:
+            told = before.id != _own_id(place) and bool(piece.id)
+            begins = told and piece.id != before.id and name != before.name
+        return None if begins else place
+
+
+def _own_id(at: int) -> str:
+    return f"call_{at}"
+
+
+def _joined(before: str, piece: str, *, begun: bool) -> str:
+    """Return the name after a piece of it, which may be the next part or the whole again."""
+    if not piece or begun or before == piece:
+        return before or piece
+    return piece if piece.startswith(before) else before + piece
+
+
+def _is_whole(arguments: str) -> bool:
+    try:
+        return isinstance(json.loads(arguments), dict)
+    except ValueError:
+        return False
+
+
+def _text(arguments: object) -> str:
+    if arguments is None:
+        return ""
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
