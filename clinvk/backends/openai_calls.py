@@ -10,7 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from clinvk.events import ToolCall
+from clinvk.events import ToolCall, require_end
+
+CALL_CHARS = 64  # what a piece may cost beside its text
 
 
 class Function(BaseModel):
@@ -36,6 +38,7 @@ class Calls:
     def __init__(self) -> None:
         self._made: list[ToolCall] = []
         self._at: dict[int, int] = {}  # by a server's number, which of ours it is now
+        self._chars = 0
 
     @property
     def whole(self) -> list[ToolCall]:
@@ -43,9 +46,15 @@ class Calls:
         return [*self._made]
 
     def push(self, piece: CallPiece) -> None:
-        """Take the next piece."""
+        """Take the next piece.
+
+        Raises:
+            CliProtocolError: if the calls have no end.
+        """
         function = piece.function or Function()
         name, arguments = function.name or "", _text(function.arguments)
+        self._chars += len(name) + len(arguments) + CALL_CHARS
+        require_end(self._chars)
         at = self._place(piece, name, arguments)
         if at is None:
             at = len(self._made)
@@ -96,7 +105,7 @@ def _joined(before: str, piece: str, *, begun: bool) -> str:
 def _is_whole(arguments: str) -> bool:
     try:
         return isinstance(json.loads(arguments), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

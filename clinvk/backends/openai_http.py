@@ -128,6 +128,12 @@ class Upstream:
                     raise self._unreachable(exc) from exc
                 _log.info("backend %s is tried again: %s", self._name, exc)
             else:
+                if response.status < 200:  # 101: what follows would be no HTTP
+                    response.close()
+                    raise UpstreamError(
+                        f"the server of backend {self._name!r} answered with status "
+                        f"{response.status}, for which nobody asked; {BASE_URL_FIX}"
+                    )
                 if 300 <= response.status < 400:
                     response.close()
                     raise UpstreamError(

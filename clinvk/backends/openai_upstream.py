@@ -168,18 +168,22 @@ class OpenAIBackend(Relay):
 async def _data(pieces: AsyncIterator[bytes]) -> AsyncIterator[str]:
     """Yield the data of server-sent events; a body that is none is yielded whole."""
     framer = LineFramer(LINE_BYTES)
-    plain: list[bytes] = []
+    plain = bytearray()
     try:
         async for piece in pieces:
             for line in framer.push(piece):
                 if line.startswith(b"data:"):
                     yield line[5:].strip().decode("utf-8", "replace")
                 elif line.lstrip()[:1] in (b"{", b"}") or plain:
-                    plain.append(line)
+                    plain += line + b"\n"
+                    if len(plain) > LINE_BYTES:
+                        raise CliProtocolError(
+                            f"the upstream sent a body of more than {LINE_BYTES} bytes"
+                        )
         rest = framer.flush()
     except LineTooLongError as exc:
         raise CliProtocolError(f"the upstream sent {exc}") from exc
     if rest.startswith(b"data:"):
         yield rest[5:].strip().decode("utf-8", "replace")
     elif plain or rest.strip():
-        yield b"\n".join([*plain, rest]).decode("utf-8", "replace")
+        yield bytes(plain + rest).decode("utf-8", "replace")
