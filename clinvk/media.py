@@ -103,6 +103,11 @@ PDF_TYPE = "application/pdf"
 _PDF = b"%PDF-"
 
 
+def file_type(head: bytes) -> str | None:
+    """Return the media type of a PDF or an image by its first bytes, None of anything else."""
+    return PDF_TYPE if head.startswith(_PDF) else image_type(head)
+
+
 def read_audio(part: AudioPart, param: str) -> tuple[str, str]:
     """Return the media type and the clean base64 of a piece of sound.
 
@@ -134,10 +139,13 @@ def read_document(part: FilePart, param: str) -> Document:
 
     Raises:
         BadRequestError: if it is neither a PDF nor UTF-8 text, or no base64.
-        UnsupportedError: if it is only an id, since no files are kept here.
+        UnsupportedError: if it has no content, or only the id of a file that is not here.
     """
     if part.data is None:
-        raise UnsupportedError("a file by id cannot be found here; send its file_data", param=param)
+        raise UnsupportedError(
+            "the file has no content here; send its file_data, or the file_id of an upload",
+            param=param,
+        )
     found = _DATA_URL.match(part.data)
     data = _clean(part.data[found.end() :] if found is not None else part.data)
     raw = _decode(data, "file", param)

@@ -30,11 +30,12 @@ class TextPart:
 
 @dataclass(frozen=True, slots=True)
 class ImagePart:
-    """An image by address (`url`, http or https) or by content (`data`, base64)."""
+    """An image by address (`url`, http or https), by content (`data`, base64) or by file id."""
 
     url: str | None = None
     media_type: str | None = None
     data: str | None = None
+    file_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

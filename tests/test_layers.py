@@ -59,7 +59,7 @@ MAY_IMPORT = {
     "server": CORE
     | TOOLS
     | {"backends", "keys", "registry", "routing", "service", "server", "store", "stream", "telling"}
-    | {"filestore", "upload"},
+    | {"filestore", "media", "upload"},
     "cli": CORE
     | TOOLS
     | {"backends", "environment", "extras", "keys", "registry", "service", "server", "stream", "cli"},

@@ -94,7 +94,7 @@ def test_a_file_is_what_its_bytes_say() -> None:
     [
         (FilePart("a", data=b64(b"\xff\xfe\x00")), "neither a PDF nor UTF-8"),
         (FilePart("a", data="%%"), "base64"),
-        (FilePart("a", file_id="file-1"), "by id"),
+        (FilePart("a", file_id="file-1"), "no content here"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused(part: FilePart, word: str) -> None:

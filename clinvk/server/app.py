@@ -1,18 +1,22 @@
 """The application: routes, typed keys, and the service's life inside the server's."""
 
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 from aiohttp import web
 
 from clinvk import registry
 from clinvk.config import Config
+from clinvk.filestore import FileStore
 from clinvk.keys import Keyring
 from clinvk.procs.supervisor import Supervisor
 from clinvk.server import (
     access,
     anthropic,
+    attachments,
     auth,
     docs,
+    files,
     forms,
     handlers,
     metrics,
@@ -76,6 +80,7 @@ def create_app(
     app[access.LOG_PROMPTS] = log_prompts
     app[handlers.KEEPALIVE_S] = config.server.keepalive_s
     app[handlers.SEND_S] = config.server.send_s
+    app[attachments.MAX_MB] = config.server.max_body_mb
     for prefix in (OPENAI_PREFIX, *OPENAI_ALIASES):
         _add_openai_routes(app, prefix, config)
     anthropic.add_routes(app)
@@ -91,11 +96,14 @@ def create_app(
             app[SETTINGS] = Settings(build, service, supervisor)
             app[metrics.METRICS] = metrics.Metrics(service)
             store = app[responses.STORE] = Store(config.server.store)
+            kept = app[attachments.FILES] = FileStore(config.server.files)
+            supervisor.start(partial(files.clean, kept))
             if warm:
                 supervisor.start(service.warm)
             yield
             service.close()
             await store.close()
+            await kept.close()
 
     app.cleanup_ctx.append(service_life)
     return app
@@ -111,6 +119,7 @@ def _add_openai_routes(app: web.Application, prefix: str, config: Config) -> Non
     app.router.add_get(f"{prefix}/models", handlers.list_models)
     app.router.add_get(f"{prefix}/models/{{id:.+}}", handlers.get_model)
     responses.add_routes(app, prefix)
+    files.add_routes(app, prefix, config.server)
     for endpoint in ("embeddings", "moderations", "images/generations", "audio/speech"):
         app.router.add_post(f"{prefix}/{endpoint}", relay.Only(endpoint).handle)
     for endpoint in ("images/edits", "audio/transcriptions", "audio/translations"):

@@ -16,6 +16,7 @@ from clinvk.wire import replies
 from clinvk.wire.anthropic_types import CountRequest, MessagesRequest
 from clinvk.wire.openai_chat_types import ChatRequest
 from clinvk.wire.openai_completions_types import CompletionRequest
+from clinvk.wire.openai_files import FileContent, FileForm
 from clinvk.wire.openai_responses_types import ResponsesRequest
 from clinvk.wire.openapi import Operation, document
 from clinvk.wire.passed_types import (
@@ -67,7 +68,10 @@ def openapi() -> dict[str, Any]:
 
 def operations() -> list[Operation]:
     """Return every endpoint, without aliases and this description itself."""
-    return [*_models(), *_openai(), *_responses(), *_passed(), *_anthropic(), *_health()]
+    return [
+        *(*_models(), *_openai(), *_responses(), *_files(), *_passed()),
+        *(*_anthropic(), *_health()),
+    ]
 
 
 def _models() -> list[Operation]:
@@ -141,6 +145,27 @@ def _responses() -> list[Operation]:
             replies.Response,
             error,
         ),
+    ]
+
+
+def _files() -> list[Operation]:
+    path, tag, error = "/openai/v1/files", "Files", replies.Error
+    one = f"{path}/{{id}}"
+    pages = (
+        ("purpose", {"type": "string"}),
+        ("limit", {"type": "integer", "minimum": 1, "maximum": 10_000, "default": 10_000}),
+        ("order", {"type": "string", "enum": ["asc", "desc"], "default": "desc"}),
+        ("after", {"type": "string"}),
+    )
+    form, content = "multipart/form-data", "application/octet-stream"
+    return [
+        Operation("get", path, tag, "List your files", replies.FileList, error, query=pages),
+        Operation(
+            "post", path, tag, "Keep a file", replies.File, error, request=FileForm, sent_as=form
+        ),
+        Operation("get", one, tag, "Describe a file", replies.File, error),
+        Operation("delete", one, tag, "Remove a file", replies.DeletedFile, error),
+        Operation("get", f"{one}/content", tag, "Read a file", FileContent, error, told_as=content),
     ]
 
 

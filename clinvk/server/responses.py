@@ -21,6 +21,7 @@ from clinvk.server import relay
 from clinvk.server.auth import caller_of
 from clinvk.server.handlers import Answer
 from clinvk.server.middleware import request_id
+from clinvk.server.paging import limit_of, newest_first
 from clinvk.store import Store, StoreError
 from clinvk.wire.base import Parsed
 from clinvk.wire.openai_responses import Answerable, OpenAIResponses
@@ -99,15 +100,14 @@ async def delete_response(request: web.Request) -> web.Response:
 
 async def list_input_items(request: web.Request) -> web.Response:
     """Answer `GET /responses/{id}/input_items`, the newest first unless asked otherwise."""
-    limit, order = _limit(request), request.query.get("order", "desc")
-    if order not in ("asc", "desc"):
-        raise BadRequestError("'order' must be 'asc' or 'desc'", param="order")
+    limit = limit_of(request, default=LIST_LIMIT, most=LIST_LIMIT_MAX)
+    newest = newest_first(request)
     response_id = request.match_info["id"]
     owner = caller_of(request).name
     items = await _readable(request.app[STORE].items(response_id, owner=owner))
     if items is None:
         raise _not_found(response_id)
-    if order == "desc":
+    if newest:
         items.reverse()
     if (after := request.query.get("after")) is not None:
         at = next((at for at, item in enumerate(items) if item["id"] == after), None)
@@ -153,11 +153,3 @@ async def _readable(reading: Awaitable[T]) -> T:
 
 def _not_found(response_id: str) -> NotFoundError:
     return NotFoundError(f"response {response_id!r} is not kept here", param="id")
-
-
-def _limit(request: web.Request) -> int:
-    text = request.query.get("limit", str(LIST_LIMIT))
-    limit = int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 0
-    if not 1 <= limit <= LIST_LIMIT_MAX:
-        raise BadRequestError(f"'limit' must be from 1 to {LIST_LIMIT_MAX}", param="limit")
-    return limit

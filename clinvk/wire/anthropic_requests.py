@@ -214,6 +214,8 @@ def _parts(block: TextIn | ImageIn | DocumentIn, path: str) -> Iterator[_PlacedP
             yield TextPart(text), path
         case ImageIn(source=UrlIn(url=url)):
             yield ImagePart(url=url), path
+        case ImageIn(source=FileIn(file_id=file_id)):
+            yield ImagePart(file_id=file_id), path
         case ImageIn(source=Base64In(media_type=media_type, data=data)):
             yield ImagePart(media_type=media_type, data=data), path
         case DocumentIn(source=BlocksIn(content=str(text))):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 _RESULT_BLOCKS = ("text", "image", "document")
 _BLOCKS = (*_RESULT_BLOCKS, "tool_use", "tool_result", "thinking", "redacted_thinking")
-_IMAGE_SOURCES = ("base64", "url")
+_IMAGE_SOURCES = ("base64", "url", "file")
 _DOCUMENT_SOURCES = ("base64", "text", "content", "file")
 # What pydantic adds to the location of an error in one of the unions below.
 UNION_STEPS = frozenset(
@@ -98,7 +98,9 @@ class ImageIn(_In):
 
     type: Literal["image"]
     source: Annotated[
-        Annotated[Base64In, Tag("<base64>")] | Annotated[UrlIn, Tag("<url>")],
+        Annotated[Base64In, Tag("<base64>")]
+        | Annotated[UrlIn, Tag("<url>")]
+        | Annotated[FileIn, Tag("<file>")],
         _by_type("the source of an image", _IMAGE_SOURCES),
     ]
 

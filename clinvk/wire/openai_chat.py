@@ -65,6 +65,7 @@ from clinvk.wire.openai_chat_types import (
 from clinvk.wire.sse import dumps
 
 _TOOL = re.compile(r"tools\[(\d+)\](?:\.function)?(.*)")
+_FILE = re.compile(r"(messages\[\d+\]\.content\[\d+\])\.file_id")
 _CALL = re.compile(r"(messages\[(\d+)\])\.(tool_call_id|tool_calls\[(\d+)\](?:\.function)?)(.*)")
 
 
@@ -145,7 +146,9 @@ def _format(request: ChatRequest) -> OutputFormat | None:
 
 
 def _name(request: ChatRequest, param: str) -> str:
-    """Return the older name of a field where the request used that."""
+    """Return the name of a field in the request, which may have used an older one."""
+    if match := _FILE.fullmatch(param):
+        return f"{match[1]}.file.file_id"
     tools = len(request.tools or ())
     if (match := _TOOL.fullmatch(param)) and int(match[1]) >= tools and request.functions:
         return f"functions[{int(match[1]) - tools}]{match[2]}"

@@ -78,16 +78,16 @@ def _part(part: PartIn, path: str) -> Part:
             return TextPart(part.text)
         case RefusalPartIn():
             return TextPart(part.refusal)
-        case ImagePartIn(image_url=None):
+        case ImagePartIn(image_url=None, file_id=None):
             raise BadRequestError(
-                "an image must have an image_url: an address or a data URL; no files are kept here",
+                "an image must have an image_url (an address or a data URL) or a file_id",
                 param=f"{path}.image_url",
             )
         case ImagePartIn():
-            return ImagePart(url=part.image_url)
+            return ImagePart(url=part.image_url, file_id=part.file_id)
         case FilePartIn(file_data=None, file_id=None):
             raise BadRequestError(
-                "a file must have its content as file_data; it is not fetched from elsewhere",
+                "a file must have its content as file_data, or a file_id; it is not fetched",
                 param=f"{path}.file_data",
             )
         case FilePartIn():

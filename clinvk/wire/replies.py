@@ -182,6 +182,37 @@ class ItemList(BaseModel):
     has_more: bool
 
 
+class File(BaseModel):
+    """An uploaded file."""
+
+    id: str
+    object: Literal["file"]
+    bytes: int
+    created_at: int
+    expires_at: int
+    filename: str
+    purpose: str
+    status: Literal["processed"]
+
+
+class FileList(BaseModel):
+    """Uploaded files."""
+
+    object: Literal["list"]
+    data: list[File]
+    first_id: str
+    last_id: str
+    has_more: bool
+
+
+class DeletedFile(BaseModel):
+    """That a file is no more."""
+
+    id: str
+    object: Literal["file"]
+    deleted: bool
+
+
 class AnthropicErrorObject(BaseModel):
     """What went wrong, and what to do next."""
 

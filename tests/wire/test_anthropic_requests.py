@@ -123,7 +123,12 @@ def test_images_by_content_and_by_address() -> None:
     assert blocks(
         image(type="base64", media_type="image/png", data="AA=="),
         image(type="url", url="http://x/i.png"),
-    )[0].parts == (ImagePart(None, "image/png", "AA=="), ImagePart(url="http://x/i.png"))
+        image(type="file", file_id="file-1"),
+    )[0].parts == (
+        ImagePart(None, "image/png", "AA=="),
+        ImagePart(url="http://x/i.png"),
+        ImagePart(file_id="file-1"),
+    )
 
 
 def test_documents() -> None:
@@ -267,7 +272,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     (in_message({"type": ["text"]}), "messages[1].content[0]"),
     (in_message({"type": "text"}), "messages[1].content[0].text"),
     (in_message({"type": "image"}), "messages[1].content[0].source"),
-    (in_message(image(type="file", file_id="f")), "messages[1].content[0].source"),
+    (in_message(image(type="file")), "messages[1].content[0].source.file_id"),
     (in_message(image(type="base64", data="")), "messages[1].content[0].source.media_type"),
     (in_message(document(type="url", url="http://x")), "messages[1].content[0].source"),
     (

@@ -92,6 +92,7 @@ def test_parts_are_kept_as_sent() -> None:
         {"type": "input_image", "image_url": "data:image/png;base64,AA==", "detail": "low"},
         {"type": "input_file", "filename": "a.pdf", "file_data": "AA=="},
         {"type": "input_file", "file_id": "file-1"},
+        {"type": "input_image", "file_id": "file-2"},
         {"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}},
         {"type": "text", "text": "x"},
     ]
@@ -99,6 +100,7 @@ def test_parts_are_kept_as_sent() -> None:
         ImagePart(url="data:image/png;base64,AA=="),
         FilePart("a.pdf", None, "AA==", None),
         FilePart(None, None, None, "file-1"),
+        ImagePart(file_id="file-2"),
         AudioPart("wav", "AA=="),
         TextPart("x"),
     )
@@ -262,7 +264,7 @@ def test_null_is_absent() -> None:
             "input[0].content[0].text",
         ),
         (
-            {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},
+            {"input": [{"role": "user", "content": [{"type": "input_image", "detail": "low"}]}]},
             "input[0].content[0].image_url",
         ),
         (
