@@ -132,7 +132,7 @@ def exit_code(error: ClinvkError) -> int:
 def _default_model(registry: Registry, *, quiet: bool) -> str:
     """Return the first backend whose CLI is installed; echo answers only if there is none."""
     backends = registry.backends.values()
-    clis = [backend for backend in backends if backend.kind != "echo"]
+    clis = [backend for backend in backends if backend.kind not in ("echo", "embeddings")]
     echoes = [backend.name for backend in backends if backend.kind == "echo"]
     for backend in clis:
         if backend.installed:
@@ -143,7 +143,7 @@ def _default_model(registry: Registry, *, quiet: bool) -> str:
             f"'clinvk doctor' says how to install one",
             err=True,
         )
-    return (echoes or [backend.name for backend in clis])[0]
+    return (echoes or [backend.name for backend in clis] or list(registry.backends))[0]
 
 
 def _forget_stdout() -> None:

@@ -86,6 +86,13 @@ class Clinvk:
         )
         return pid_file
 
+    def without(self, package: str) -> dict[str, str]:
+        """Return the variables with which a Python finds no such package."""
+        (self.folder / "sitecustomize.py").write_text(
+            f"import sys; sys.modules[{package!r}] = None"
+        )
+        return {"PYTHONPATH": f"{self.folder}:{self.env['PYTHONPATH']}"}
+
     @property
     def user_file(self) -> Path:
         return Path(self.env["XDG_CONFIG_HOME"]) / "clinvk/backends.yaml"

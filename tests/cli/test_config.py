@@ -7,6 +7,7 @@ import yaml
 
 from clinvk import config
 from clinvk.cli.config import MASK, default_text, hide_secrets
+from clinvk.extras import with_embeddings
 from tests.cli.conftest import ROOT, Clinvk
 
 
@@ -39,7 +40,7 @@ def test_show_is_yaml_that_loads_to_the_same(clinvk: Clinvk) -> None:
     ended = clinvk("config", "show")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith("# built-in\n")
-    assert config.parse(ended.out, name="shown", env={}) == config.default()
+    assert config.parse(ended.out, name="shown", env={}) == with_embeddings(config.default())
 
 
 def test_show_hides_secrets(clinvk: Clinvk) -> None:

@@ -67,3 +67,34 @@ def test_terminal_sees_what_is_going_on(clinvk: Clinvk) -> None:
     assert terminal.end() == 0
     assert "checking claude, echo …" in terminal.raw
     assert terminal.lines[0].split() == ["backend", "state", "version", "what", "to", "do"]
+
+
+def test_embeddings_alone_are_no_reason_to_call_all_well(clinvk: Clinvk) -> None:
+    ended = clinvk("doctor", "--probe", "--json")
+    found = json.loads(ended.out)
+    assert (ended.code, found["embeddings"]["works"]) == (1, True)
+    assert found["embeddings"]["probe"]["first_s"] > 0
+
+
+def test_embeddings_count_where_nothing_else_is_served(clinvk: Clinvk) -> None:
+    clinvk.config(vectors={"kind": "embeddings"}, echo={"kind": "echo"})
+    ended = clinvk("doctor")
+    assert (ended.code, ended.err) == (0, "")
+    assert ["vectors", "ready"] in [line.split()[:2] for line in ended.out.splitlines()]
+
+
+def test_embeddings_without_the_extra_say_how_to_get_it(clinvk: Clinvk) -> None:
+    clinvk.config(vectors={"kind": "embeddings"})
+    ended = clinvk("doctor", env=clinvk.without("wordllama"))
+    assert ended.code == 1
+    assert "not installed" in ended.out
+    assert "fix: pip install 'clinvk[embeddings]'" in ended.out
+
+
+def test_an_embedding_model_that_cannot_be_read_is_told(clinvk: Clinvk) -> None:
+    (clinvk.folder / "wordllama").mkdir()
+    (clinvk.folder / "wordllama" / "__init__.py").write_text("")
+    clinvk.config(vectors={"kind": "embeddings"})
+    ended = clinvk("doctor", "--probe")
+    assert ended.code == 1
+    assert "the embedding model of the package 'wordllama' cannot be read" in ended.out

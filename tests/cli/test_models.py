@@ -35,3 +35,14 @@ def test_json_is_indented_for_a_person(clinvk: Clinvk) -> None:
     terminal = Terminal(clinvk, "models", "--json")
     assert terminal.end() == 0
     assert terminal.lines[:2] == ["{", '  "object": "list",']
+
+
+def test_embeddings_are_there_by_themselves_if_the_extra_is(clinvk: Clinvk) -> None:
+    listed = {
+        row["id"]: row["clinvk"] for row in json.loads(clinvk("models", "--json").out)["data"]
+    }
+    assert list(listed) == ["echo", "embeddings", "embeddings/wordllama"]
+    assert [listed[name]["embeddings"] for name in ("echo", "embeddings")] == ["no", "native"]
+    assert listed["embeddings"]["stream"] == "no"
+    bare = clinvk("models", env=clinvk.without("tokenizers"))
+    assert [line.split()[0] for line in bare.out.splitlines()] == ["model", "echo"]

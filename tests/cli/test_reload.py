@@ -84,7 +84,7 @@ def test_a_server_with_no_place_for_its_file_serves_all_the_same(clinvk: Clinvk)
     state(clinvk).parent.mkdir(parents=True)
     state(clinvk).write_text("in the way")
     process, address = served(clinvk)
-    assert models(address) == ["echo"]
+    assert "echo" in models(address)
     assert interrupted(process, signal.SIGTERM).code == 0
 
 

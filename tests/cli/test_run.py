@@ -197,3 +197,10 @@ def test_answer_to_a_file_is_complete(clinvk: Clinvk) -> None:
         process = clinvk.start("run", "-qm", "echo", "hi", stdin=subprocess.DEVNULL, stdout=file)
         assert process.wait(WAIT_S) == 0
     assert path.read_text() == "hi\n"
+
+
+def test_what_only_embeds_is_asked_nothing_and_says_so(clinvk: Clinvk) -> None:
+    clinvk.config(vectors={"kind": "embeddings"})
+    ended = clinvk("run", "hi")
+    assert (ended.code, ended.out) == (2, "")
+    assert "'vectors' makes embeddings and answers no messages; claude" in ended.err
