@@ -59,10 +59,11 @@ MAY_IMPORT = {
     "server": CORE
     | TOOLS
     | {"backends", "keys", "registry", "routing", "service", "server", "store", "stream", "telling"}
-    | {"filestore", "media", "upload"},
+    | {"extras", "filestore", "media", "upload"},
     "cli": CORE
     | TOOLS
-    | {"backends", "environment", "extras", "keys", "registry", "service", "server", "stream", "cli"},
+    | {"backends", "environment", "extras", "keys", "registry", "service", "server", "stream"}
+    | {"cli"},
     "__init__": set(),
     "__main__": {"cli"},
 }
