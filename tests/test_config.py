@@ -63,6 +63,23 @@ def test_variables_are_expanded_in_values() -> None:
         ),
         ("backends:\n  'a b': {kind: echo}\n", "b.yaml:1: backends: 'a b' must be letters"),
         ("backends: {}\n", "b.yaml:1: backends: dictionary should have at least 1 item"),
+        (
+            "routes:\n  x:\n    targets:\n    - codex\n    - nope/y\n",
+            "b.yaml:5: routes.x.targets.1: 'nope/y' names no backend; there are:",
+        ),
+        ("routes:\n  x: []\n", "b.yaml:2: routes.x.targets: list should have at least 1 item"),
+        (
+            "routes:\n  x: [codex, codex]\n",
+            "b.yaml:2: routes.x.targets: 'codex' is there twice",
+        ),
+        (
+            "routes:\n  x:\n    targets: [{target: codex, weight: 0}]\n",
+            "b.yaml:3: routes.x.targets.0.weight: input should be greater than 0",
+        ),
+        (
+            "routes:\n  x:\n    targets: [codex]\n    fallback: [rain]\n",
+            "b.yaml:4: routes.x.fallback.0: input should be 'not_installed',",
+        ),
         ("aliases:\n  x: nope/y\n", "b.yaml:2: aliases.x: 'nope/y' names no backend; there are:"),
         ("server:\n  host: ${NOPE}\n", "b.yaml:2: server.host: ${NOPE} is not set"),
         ("- 1\n", "b.yaml:1: must be a mapping"),

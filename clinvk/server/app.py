@@ -16,6 +16,7 @@ from clinvk.server import (
     attachments,
     auth,
     docs,
+    embeddings,
     files,
     forms,
     handlers,
@@ -120,7 +121,9 @@ def _add_openai_routes(app: web.Application, prefix: str, config: Config) -> Non
     app.router.add_get(f"{prefix}/models/{{id:.+}}", handlers.get_model)
     responses.add_routes(app, prefix)
     files.add_routes(app, prefix, config.server)
-    for endpoint in ("embeddings", "moderations", "images/generations", "audio/speech"):
+    embed = embeddings.Advised(relay.Only(embeddings.ENDPOINT).handle)
+    app.router.add_post(f"{prefix}/{embeddings.ENDPOINT}", embed.handle)
+    for endpoint in ("moderations", "images/generations", "audio/speech"):
         app.router.add_post(f"{prefix}/{endpoint}", relay.Only(endpoint).handle)
     for endpoint in ("images/edits", "audio/transcriptions", "audio/translations"):
         form = forms.Form(endpoint, config.server.max_upload_mb)

@@ -23,7 +23,7 @@ METHODS = "GET, POST, DELETE"
 READABLE = frozenset({"/docs", "/openapi.json"})
 EXPOSED = (
     "x-request-id, request-id, retry-after, x-should-retry, x-clinvk-backend, x-clinvk-turn, "
-    "x-clinvk-ignored, x-clinvk-usage, www-authenticate"
+    "x-clinvk-tried, x-clinvk-ignored, x-clinvk-usage, www-authenticate"
 )
 _SHOWN = 100  # characters of a client's header in an error
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{0,5})?")
