@@ -9,6 +9,7 @@ from aiohttp import web
 
 from clinvk import tokens
 from clinvk.server import handlers, middleware
+from clinvk.server.attachments import turn_with_files
 from clinvk.server.auth import caller_of
 from clinvk.turn import FilePart, TextPart, Turn
 from clinvk.wire.anthropic_messages import AnthropicMessages, count_body, list_body, model_body
@@ -56,6 +57,7 @@ class _Count:
         turn = self._dialect.parse_count(await request.read())
         registry = request.app[handlers.SERVICE].registry
         caller_of(request).require_model(turn.model, registry)
+        turn = await turn_with_files(request, turn, registry)
         registry.route(turn.model)
         await tokens.ready()
         counted = await anyio.to_thread.run_sync(estimate, turn)

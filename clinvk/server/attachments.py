@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import anyio.to_thread
 from aiohttp import web
 
+from clinvk.backends.base import Relay
 from clinvk.errors import (
     BadRequestError,
     InternalError,
@@ -23,6 +24,7 @@ from clinvk.errors import (
 )
 from clinvk.filestore import FileStore, StoredFile, StoreError
 from clinvk.media import TYPE_BYTES, file_type
+from clinvk.registry import Registry
 from clinvk.server.auth import caller_of
 from clinvk.turn import FilePart, ImagePart, Message, Part, Turn
 from clinvk.wire.base import Parsed
@@ -77,13 +79,10 @@ async def stored(request: web.Request, file_id: str) -> StoredFile | None:
     return (await _find(request, [file_id])).get(file_id)
 
 
-async def with_files(request: web.Request, parsed: Parsed, *, elsewhere: bool) -> Parsed:
+async def with_files(request: web.Request, parsed: Parsed, registry: Registry) -> Parsed:
     """Return a request with every file of the caller's in the place of its id.
 
-    Args:
-        request: who asks.
-        parsed: what is asked; only its first turn has files, as prompts of others have none.
-        elsewhere: whether who answers may know files by ids that are not of this server.
+    Only its first turn can have any: where there are more, they are of prompts.
 
     Raises:
         UnknownFileError: naming the part whose file is not here, unless an upstream may have it.
@@ -91,11 +90,11 @@ async def with_files(request: web.Request, parsed: Parsed, *, elsewhere: bool) -
         BadRequestError: if what stands for an image is none.
         InternalError: if the store cannot be read.
     """
-    turn = await turn_with_files(request, parsed.turn, elsewhere=elsewhere)
+    turn = await turn_with_files(request, parsed.turn, registry)
     return parsed if turn is parsed.turn else replace(parsed, turn=turn)
 
 
-async def turn_with_files(request: web.Request, turn: Turn, *, elsewhere: bool) -> Turn:
+async def turn_with_files(request: web.Request, turn: Turn, registry: Registry) -> Turn:
     """Return a turn with every file of the caller's in the place of its id; see `with_files`.
 
     Raises:
@@ -107,6 +106,8 @@ async def turn_with_files(request: web.Request, turn: Turn, *, elsewhere: bool) 
     wanted = list(_by_id(turn.messages))
     if not wanted:
         return turn
+    candidates = registry.route(turn.model).candidates
+    elsewhere = any(isinstance(each.target.backend, Relay) for each in candidates)
     ids = [file_id for file_id, _, _ in wanted]
     loaded = await _load(request, ids)
     for file_id, part, param in wanted:

@@ -19,6 +19,7 @@ from clinvk.events import Failed
 from clinvk.registry import ModelRow
 from clinvk.routing import Way
 from clinvk.server.access import ASKS, tried_before
+from clinvk.server.attachments import with_files
 from clinvk.server.auth import caller_of
 from clinvk.server.middleware import request_id
 from clinvk.service import Service
@@ -67,6 +68,7 @@ class Answer:
         """
         service, caller = request.app[SERVICE], caller_of(request)
         caller.require_model(parsed.turn.model, service.registry)
+        parsed = await with_files(request, parsed, service.registry)
         with caller.turns(sum(turn.choices for turn in (parsed.turn, *parsed.more))):
             way = request.get(WAY)
             stream = service.start(parsed.turn, *parsed.more, caller=caller.name, way=way)

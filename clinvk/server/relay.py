@@ -16,6 +16,7 @@ from clinvk.errors import BadRequestError, ClinvkError, ModelNotFoundError, Unsu
 from clinvk.registry import Registry, Route, Target
 from clinvk.routing import Way
 from clinvk.server.access import ASKS, tried_before
+from clinvk.server.attachments import embedded
 from clinvk.server.auth import caller_of, own_key
 from clinvk.server.handlers import SERVICE, WAY, taken_in_time
 from clinvk.server.middleware import Handler, request_id
@@ -43,7 +44,8 @@ class PassOn:
         service = request.app[SERVICE]
         if not any(isinstance(backend, Relay) for backend in service.registry.backends.values()):
             return await self._otherwise(request)
-        body = named(await request.read())
+        raw = await request.read()
+        body = named(raw)
         if body is None:  # which the dialect tells better
             return await self._otherwise(request)
         caller = caller_of(request)
@@ -54,9 +56,10 @@ class PassOn:
             return await self._otherwise(request)
         if not any(relay_of(each.target, self._endpoint) for each in route.candidates):
             return await self._otherwise(request)
+        sent = await embedded(request, raw, body)
         way = _way_of(service, route, body, caller.name)
         walk = Walk(request, way, self._endpoint, body.model)
-        return await walk.run(body.renamed, otherwise=self._otherwise)
+        return await walk.run(sent.renamed, otherwise=self._otherwise)
 
 
 def _way_of(service: Service, route: Route, body: Named, caller: str) -> Way:
