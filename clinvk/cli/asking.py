@@ -96,6 +96,7 @@ async def _ask(service: Service, question: Question, style: Style) -> int:
         report = Report(model)
         stream = service.start(question.to(model))
         await _show(stream, style.printer(model), report)
+        report.answered_by(stream.backend)
     except ClinvkError as exc:
         click.echo(f"clinvk: {visible(exc.message)}", err=True)
         return exit_code(exc)

@@ -75,11 +75,14 @@ def print_table(console: Console, table: Table) -> None:
 
 
 def health_table(registry: Registry, health: Mapping[str, Health]) -> Table:
-    """Return what each backend offers, or what is wrong with it and how to mend it."""
+    """Return what each backend offers, or what is wrong with it and how to mend it; and routes."""
     table = plain_table("backend", "state", "version", "models, or what to do")
     ids = [row.id for row in registry.rows()]
     for name, found in health.items():
         models = ", ".join(i for i in ids if i == name or i.startswith(f"{name}/"))
         what = models if found.state is State.READY else visible(advice(found))
         table.add_row(name, STATES[found.state], version(found), Text(what))
+    for name, route in registry.config.routes.items():
+        targets = ", ".join(visible(each.target) for each in route.targets)
+        table.add_row(Text(visible(name)), "route to", "", Text(targets))
     return table

@@ -27,6 +27,7 @@ class Report:
         self._clock = clock
         self._started = clock()
         self._answering: str | None = None
+        self._backend: str | None = None
         self._first_s: float | None = None
         self._total_s = 0.0
         self._usage = Usage(0, 0)
@@ -41,6 +42,10 @@ class Report:
     def total_s(self) -> float:
         """Seconds until the last event."""
         return self._total_s
+
+    def answered_by(self, backend: str) -> None:
+        """Take the name of the backend that answered."""
+        self._backend = backend
 
     def note(self, event: Event) -> None:
         """Take the next event."""
@@ -60,6 +65,8 @@ class Report:
     def line(self) -> str:
         """Return the line."""
         who = self._model
+        if self._backend and self._backend != who.partition("/")[0]:
+            who = f"{who} by {self._backend}"
         if self._answering and self._answering != who.partition("/")[2]:
             who = f"{who} ({self._answering})"
         pieces = [self._tokens(), f"{self._total_s:.1f} s"]

@@ -58,3 +58,13 @@ def test_line_tells_who_answered_and_what_it_took(
     for event in events:
         report.note(event)
     assert report.line() == line
+
+
+@pytest.mark.parametrize(
+    ("model", "who"),
+    [("best", "best by codex"), ("codex", "codex"), ("codex/gpt-5", "codex/gpt-5")],
+)
+def test_line_names_the_backend_where_the_model_does_not(model: str, who: str) -> None:
+    report = Report(model, clock=lambda: 0.0)
+    report.answered_by("codex")
+    assert report.line() == f"{who}: 0 tokens in, 0 out, 0.0 s"

@@ -64,6 +64,17 @@ def test_it_says_which_file_it_read(clinvk: Clinvk) -> None:
     assert errors.splitlines()[-1].split() == ["here", "ready", "here"]
 
 
+def test_routes_are_told_beside_the_backends(clinvk: Clinvk) -> None:
+    (clinvk.folder / "backends.yaml").write_text(
+        "backends: {here: {kind: echo}}\nroutes: {best: [here/x, here]}"
+    )
+    process, _ = served(clinvk)
+    assert read_until(process.stderr, "here/x, here").splitlines()[-1].split() == [
+        *("best", "route", "to"),
+        *("here/x,", "here"),
+    ]
+
+
 def test_running_turn_may_finish(clinvk: Clinvk) -> None:
     clinvk.with_fake_claude()
     process, address = served(clinvk)
