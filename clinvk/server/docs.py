@@ -16,13 +16,12 @@ from clinvk.wire import replies
 from clinvk.wire.anthropic_types import CountRequest, MessagesRequest
 from clinvk.wire.openai_chat_types import ChatRequest
 from clinvk.wire.openai_completions_types import CompletionRequest
+from clinvk.wire.openai_embeddings import EmbeddingRequest, Embeddings
 from clinvk.wire.openai_files import FileContent, FileForm
 from clinvk.wire.openai_responses_types import ResponsesRequest
 from clinvk.wire.openapi import Operation, document
 from clinvk.wire.passed_types import (
     Bytes,
-    EmbeddingRequest,
-    Embeddings,
     ImageForm,
     ImageRequest,
     Images,
@@ -104,6 +103,15 @@ def _openai() -> list[Operation]:
             request=CompletionRequest,
             streams="text_completion objects, then [DONE]",
         ),
+        Operation(
+            "post",
+            "/openai/v1/embeddings",
+            "Embeddings",
+            "Turn texts into vectors",
+            Embeddings,
+            replies.Error,
+            request=EmbeddingRequest,
+        ),
     ]
 
 
@@ -172,7 +180,6 @@ def _files() -> list[Operation]:
 def _passed() -> list[Operation]:
     form, sound = "multipart/form-data", "audio/mpeg"
     rows: tuple[tuple[str, str, type[BaseModel], type[BaseModel], str, str], ...] = (
-        ("embeddings", "Turn texts into vectors", EmbeddingRequest, Embeddings, JSON, JSON),
         ("moderations", "Judge texts and images", ModerationRequest, Moderation, JSON, JSON),
         ("images/generations", "Make images", ImageRequest, Images, JSON, JSON),
         ("images/edits", "Change images", ImageForm, Images, form, JSON),

@@ -4,7 +4,6 @@ Only what clinvk itself looks at, and what a reader must know to ask; fields tha
 pass, too.
 """
 
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,30 +15,6 @@ class _Open(BaseModel):
 class ModelOnly(_Open):
     """A request for an upstream."""
 
-    model: str
-
-
-class EmbeddingRequest(ModelOnly):
-    """Texts, or their tokens."""
-
-    input: str | list[str] | list[int] | list[list[int]]
-    encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = None
-
-
-class Embedding(_Open):
-    """One vector: numbers, or the base64 of 32-bit floats."""
-
-    object: Literal["embedding"]
-    index: int
-    embedding: list[float] | str
-
-
-class Embeddings(_Open):
-    """A vector for each text."""
-
-    object: Literal["list"]
-    data: list[Embedding]
     model: str
 
 

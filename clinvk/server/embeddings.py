@@ -1,0 +1,29 @@
+"""Says how embeddings can be had where nobody makes any; passes all else on."""
+
+from aiohttp import web
+
+from clinvk.backends.base import Relay
+from clinvk.errors import ModelNotFoundError, UnsupportedError
+from clinvk.extras import INSTALL_EMBEDDINGS
+from clinvk.server.handlers import SERVICE
+from clinvk.server.middleware import Handler
+
+ENDPOINT = "embeddings"
+
+
+class Advised:
+    """Answers `POST /embeddings` as another handler does, with a word more where nobody can."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer the request."""
+        try:
+            return await self._handler(request)
+        except (ModelNotFoundError, UnsupportedError) as exc:
+            backends = request.app[SERVICE].registry.backends.values()
+            if any(isinstance(each, Relay) and ENDPOINT in each.endpoints for each in backends):
+                raise
+            told = f"{exc}; one of kind embeddings makes them offline: {INSTALL_EMBEDDINGS}"
+            raise type(exc)(told, param=exc.param) from None
