@@ -28,6 +28,7 @@ from clinvk.errors import (
 from clinvk.events import Event
 from clinvk.procs.lines import LineFramer, LineTooLongError
 from clinvk.procs.supervisor import Supervisor
+from clinvk.schema import AnswerCheck
 from clinvk.turn import Turn
 
 MODELS_S = 60.0  # how long a list of models is good
@@ -68,7 +69,8 @@ class OpenAIBackend(Relay):
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
         sent = self._upstream.headers(headers, None)
         async with AsyncExitStack() as stack:
-            yield self._events(stack, sent, body)
+            events = self._events(stack, sent, body)
+            yield events if turn.format is None else _checked(events, AnswerCheck(turn.format))
 
     async def _events(
         self, stack: AsyncExitStack, headers: dict[str, str], body: bytes
@@ -163,6 +165,12 @@ class OpenAIBackend(Relay):
     def close(self) -> None:
         """Begin to close the connections."""
         self._upstream.close()
+
+
+async def _checked(events: AsyncIterator[Event], check: AnswerCheck) -> AsyncIterator[Event]:
+    """Yield the events of an answer that must be JSON: many servers only try, or do not know."""
+    async for event in events:
+        yield check.feed(event)
 
 
 async def _data(pieces: AsyncIterator[bytes]) -> AsyncIterator[str]:

@@ -208,3 +208,22 @@ async def test_a_page_is_no_answer(clients: Clients) -> None:
     clients.up.answer = Answer(headers={"Content-Type": "text/html"}, pieces=(b"<html>",))
     with pytest.raises(AnthropicError, match=r"web page.*/v1"):
         await clients.ask_anthropic()
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [('{"a": 1}', True), ('{"a": "1"}', False), ("no", False), ('```json\n{"a": 1}\n```', False)],
+)
+async def test_an_answer_that_breaks_its_schema_is_no_answer(
+    answer: str, clients: Clients, *, right: bool
+) -> None:
+    sends(clients.up, chunk({"content": answer}) + STOP + DONE)
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    form: Any = {"type": "json_schema", "name": "a", "schema": schema, "strict": False}
+    stream = await clients.openai.responses.create(
+        model="up/m", input="hi", stream=True, text={"format": form}
+    )
+    last = [event async for event in stream][-1]
+    assert last.type == ("response.completed" if right else "response.failed")
+    sent = json.loads(clients.up.asked[0].body)["response_format"]
+    assert sent == {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
