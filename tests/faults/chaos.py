@@ -105,14 +105,14 @@ class Conversation(Live):
 class ChaosBackend:
     """Opens conversations that go wrong."""
 
-    name = "fake"
     kind = "chaos"
     vendor = "tests"
     capabilities = claims.CLAUDE
     installed = True
     trouble = None
 
-    def __init__(self, dice: Dice) -> None:
+    def __init__(self, dice: Dice, name: str = "fake") -> None:
+        self.name = name
         self.running = 0
         self._dice = dice
 
@@ -152,7 +152,7 @@ def asked_of(turn: Turn) -> str:
 
 @dataclass
 class Clients:
-    """Those who ask; `books` counts how their requests ended."""
+    """Those who ask; `books` counts how their requests ended, and whether another answered."""
 
     service: Service
     dice: Dice
@@ -217,6 +217,8 @@ class Clients:
                 return None
             await self.dice.dally()
         replies = [self._reply(turn, events) for events in said.values()]
+        ways = [ask.way for ask in stream.asks if ask.way is not None]
+        self.books["handed on"] += any(way.failures and None not in replies for way in ways)
         self.courses[stream.course] += 1
         self.books["answered" if None not in replies else "failed"] += 1
         return replies[0]

@@ -9,9 +9,11 @@ from collections import Counter
 import anyio
 import pytest
 
+from clinvk.config import Config, EchoConfig
 from clinvk.conversations import Course
 from clinvk.procs.supervisor import Supervisor
 from clinvk.registry import Registry
+from clinvk.routes import RouteConfig
 from clinvk.service import Load, Service
 from tests.fakes.backend import script_config
 from tests.faults.books import HUNG_S, until
@@ -20,6 +22,7 @@ from tests.fuzz.budget import TIMES
 
 BUDGET_S = 20.0 * max(1, TIMES)
 AT_ONCE = 30
+ENDS = ("answered", "failed", "cancelled", "refused")
 COURSES = (Course.NEW, Course.REPLAYED, Course.RESUMED, Course.CONTINUED)
 LIMITS = {
     "max_concurrency": 3,
@@ -35,26 +38,44 @@ LIMITS = {
 }
 
 
+def routed(dice: Dice) -> Config:
+    """Return the configuration of a model that two backends answer for."""
+    targets: list[object] = ["one", "two"]
+    if dice.likely(0.5):
+        targets = [{"target": name, "weight": 1} for name in ("one", "two")]
+    return Config(
+        backends={
+            name: EchoConfig.model_validate({"kind": "echo", **LIMITS}) for name in ("one", "two")
+        },
+        routes={"fake": RouteConfig.model_validate({"targets": targets, "rest_s": 0.05})},
+    )
+
+
 async def play(seed: int, books: Counter[str], courses: Counter[str]) -> None:
     """Play one schedule, and balance its books."""
     dice = Dice(random.Random(seed))
     config = script_config(**LIMITS)
+    if dice.likely(0.5):
+        config = routed(dice)
     async with Supervisor() as supervisor:
-        backend = ChaosBackend(dice)
-        service = Service(config, Registry(config, {"fake": backend}), supervisor)
+        backends = {name: ChaosBackend(dice, name) for name in config.backends}
+        service = Service(config, Registry(config, dict(backends)), supervisor)
         clients = Clients(service, dice)
         async with anyio.create_task_group() as group:
             for number in range(dice.random.randint(1, 10)):
                 group.start_soon(clients.converse, number)
                 await dice.dally()
-        ended = sum(clients.books.values())
+        ended = sum(clients.books[how] for how in ENDS)
         assert ended == clients.asked, clients.books
         if dice.likely(0.5):
             await service.drain(0.1)
         nothing = Load(running=0, waiting=0, parked=0, idle=0)
         await until(
-            lambda: (backend.running, service.load()["fake"]) == (0, nothing),
-            lambda: (backend.running, service.load()),
+            lambda: all(
+                (backend.running, service.load()[name]) == (0, nothing)
+                for name, backend in backends.items()
+            ),
+            lambda: ([backend.running for backend in backends.values()], service.load()),
         )
         await until(lambda: all(job.done for job in service._jobs), lambda: service._jobs)
         books.update(clients.books)
@@ -90,4 +111,5 @@ async def test_every_request_ends_in_one_way_and_the_books_balance(
         for _ in range(AT_ONCE):
             group.start_soon(keep_playing)
     assert min(courses[course] for course in COURSES) > 0, (played, courses)
-    assert set(books) == {"answered", "failed", "cancelled", "refused"}, (played, books)
+    assert set(books) == {*ENDS, "handed on"}, (played, books)
+    assert min(books.values()) > 0, (played, books)
