@@ -8,6 +8,7 @@ from clinvk.events import Event, Finished, FinishReason, ReasoningDelta, TextDel
 from clinvk.turn import Limits
 
 _RESETTLE_CHARS = 512  # the text re-counted at each delta stays about this short
+_SPACELESS_CHARS = 4096  # some languages have no spaces: then it is cut anywhere
 
 
 class LimitFilter:
@@ -68,9 +69,13 @@ class _TokenMeter:
         if tokens.count(combined) > self._left:
             self.full = True
             return tokens.cut(combined, self._left)[len(self._tail) :]
-        if len(combined) > _RESETTLE_CHARS and (at := combined.rfind(" ")) > 0:
-            self._left -= tokens.count(combined[:at])
-            combined = combined[at:]
+        if len(combined) > _RESETTLE_CHARS:
+            at = combined.rfind(" ")
+            if at <= 0 and len(combined) > _SPACELESS_CHARS:
+                at = len(combined) - _RESETTLE_CHARS
+            if at > 0:
+                self._left -= tokens.count(combined[:at])
+                combined = combined[at:]
         self._tail = combined
         return text
 

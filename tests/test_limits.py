@@ -110,3 +110,10 @@ def test_a_long_answer_is_counted_to_within_a_few_tokens() -> None:
     words = [TextDelta(f" word{i},") for i in range(2000)]
     kept = text_of(run(Limits(max_tokens=3000), [*words, END]))
     assert abs(tokens.count(kept) - 3000) <= 3
+
+
+def test_an_answer_without_spaces_is_counted_as_it_comes() -> None:
+    pieces = [TextDelta("\u4e2d\u6587\u5b57" * 2000) for _ in range(20)]
+    out = run(Limits(max_tokens=30_000), [*pieces, END])
+    assert out[-1] == Finished(FinishReason.LENGTH)
+    assert abs(tokens.count(text_of(out)) - 30_000) <= 100

@@ -18,9 +18,9 @@ from clinvk import config
 from clinvk.backends import acp, codex_server, codex_turns
 from clinvk.procs import process
 from clinvk.server import handlers
-from clinvk.server.app import create_app
+from clinvk.server.app import SETTINGS, create_app
 from clinvk.service import Service
-from tests.faults.books import HUNG_S, Books
+from tests.faults.books import HUNG_S, Books, until
 from tests.serving import API, serving
 
 STANDINS = Path(__file__).parent / "standins"
@@ -97,6 +97,16 @@ class World:
         path = self.home / "starts"
         return len(path.read_text().splitlines()) if path.exists() else 0
 
+    def reload(self, **limits: Any) -> None:
+        """Give the server other settings, as SIGHUP does."""
+        backends = {self.adapter: settings(self.adapter, self.home, **limits)}
+        self.app[SETTINGS].apply(config.Config.model_validate({"backends": backends}))
+
+    async def running(self, number: int) -> None:
+        """Wait until so many turns run."""
+        load = self.service.load
+        await until(lambda: load()[self.adapter].running == number, load)
+
     async def health(self) -> dict[str, Any]:
         """What /health says of the backend."""
         async with self.http.get(f"{self.url}/health") as response:
@@ -155,7 +165,12 @@ def settings(adapter: str, home: Path, **limits: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def made(
-    adapter: str, path: Path, *, impatient: bool = False, **limits: Any
+    adapter: str,
+    path: Path,
+    *,
+    impatient: bool = False,
+    server: dict[str, Any] | None = None,
+    **limits: Any,
 ) -> AsyncIterator[World]:
     """Serve a stand-in; when it is left, nothing may be left of it.
 
@@ -166,9 +181,8 @@ async def made(
     home, temp = path / "home", path / "temp"
     home.mkdir(exist_ok=True)
     temp.mkdir(exist_ok=True)
-    parsed = config.Config.model_validate(
-        {"backends": {adapter: settings(adapter, home, **limits)}}
-    )
+    backends = {adapter: settings(adapter, home, **limits)}
+    parsed = config.Config.model_validate({"server": server or {}, "backends": backends})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(temp))
         patch.setattr(process, "TERM_GRACE_S", 0.2)

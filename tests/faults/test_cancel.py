@@ -21,7 +21,7 @@ from clinvk.stream import Stream
 from clinvk.turn import Message, PriorCall, Role, TextPart, ToolSpec, Turn
 from tests.fakes.backend import LiveBackend, script_config
 from tests.faults.books import HUNG_S, until
-from tests.faults.conftest import DRIVEN, World, made
+from tests.faults.conftest import DRIVEN, made
 
 MODELS = {"acp": "acp/n"}  # the choice of a model is a wait of its own
 MOST_WAITS = 400  # a guard against a turn that never ends, not a measure
@@ -96,19 +96,18 @@ def asked(model: str) -> Turn:
     return Turn(model, (Message(Role.USER, (TextPart("hi"),)),))
 
 
-async def cancelled_everywhere(world: World) -> int:
+async def cancelled_everywhere(service: Service, name: str, model: str) -> int:
     """Cancel a turn at its first wait, and so on until one ends; return how often it waited."""
-    service = world.service
     real = service._supervisor
     for number in range(1, MOST_WAITS):
         cancelling: Any = CancellingSupervisor(real, number)
         service._supervisor = cancelling
-        ended = await last_of(service.start(asked(MODELS.get(world.adapter, world.adapter))))
+        ended = await last_of(service.start(asked(model)))
         service._supervisor = real
         # The whole answer may have come before the wait at which it was cancelled.
         right = ended == Finished(FinishReason.STOP)
         assert right or isinstance(ended, Failed), ended
-        await until(lambda: not service.load()[world.adapter].running, service.load)
+        await until(lambda: not service.load()[name].running, service.load)
         if not cancelling.cancelled:
             assert right
             return number
@@ -119,8 +118,9 @@ async def cancelled_everywhere(world: World) -> int:
 async def test_a_turn_cancelled_at_any_wait_leaves_nothing(adapter: str, tmp_path: Path) -> None:
     async with made(adapter, tmp_path) as world:
         # First with a CLI that is not up yet, then with one that is.
-        cold = await cancelled_everywhere(world)
-        warm = await cancelled_everywhere(world)
+        model = MODELS.get(adapter, adapter)
+        cold = await cancelled_everywhere(world.service, adapter, model)
+        warm = await cancelled_everywhere(world.service, adapter, model)
         assert min(cold, warm) > 3
         assert (await world.ask()).right
         await world.at_rest()

@@ -152,7 +152,9 @@ def endless() -> tuple[Event, ...]:
     return (Started("m"), *(TextDelta("x" * 100_000) for _ in range(400)))
 
 
-def connected(url: str, body: dict[str, Any]) -> socket.socket:
+def connected(
+    url: str, body: dict[str, Any], path: str = f"{API}/chat/completions"
+) -> socket.socket:
     """Send a request from a socket that takes in next to nothing."""
     address = URL(url)
     sock = socket.socket()
@@ -160,7 +162,7 @@ def connected(url: str, body: dict[str, Any]) -> socket.socket:
     sock.connect((address.host, address.port))
     data = json.dumps(body).encode()
     head = (
-        f"POST {API}/chat/completions HTTP/1.1\r\nHost: {address.host}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: {address.host}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
     )
     sock.sendall(head.encode() + data)

@@ -1,119 +1,16 @@
-"""A server with OpenAI's API that misbehaves as it is asked to, byte by byte.
+"""A server with OpenAI's API that misbehaves as it is asked to.
 
-What is asked names the fault, as `fault=NAME`. Owns sockets and HTTP as it should not be; what is
-right of its answers is `PIECES`.
+What is asked names the fault, as `fault=NAME`. Owns connections and what goes wrong on them.
 """
 
 import asyncio
 import json
 import re
-import socket
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-SSE = "text/event-stream"
-JSON = "application/json"
-TEXTS = ("Hello", " wörld 🌍")
-
-
-def event(data: object) -> bytes:
-    """A server-sent event."""
-    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
-    return f"data: {text}\n\n".encode("utf-8", "surrogatepass")
-
-
-def chunk(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
-    """A chunk of a streamed completion."""
-    choice = {"index": 0, "delta": delta, "finish_reason": reason}
-    return {"id": "c", "object": "chat.completion.chunk", "model": "m", "choices": [choice]}
-
-
-def whole(text: str = "".join(TEXTS)) -> bytes:
-    """A completion in one body."""
-    choice = {
-        "index": 0,
-        "message": {"role": "assistant", "content": text},
-        "finish_reason": "stop",
-    }
-    body = {"id": "c", "object": "chat.completion", "model": "m", "choices": [choice]}
-    return json.dumps(body, ensure_ascii=False).encode()
-
-
-def pieces(*, stream: bool) -> list[bytes]:
-    """A right answer: its first half, its second half, and what ends it."""
-    if stream:
-        said = [event(chunk({"content": text})) for text in TEXTS]
-        return [*said, event(chunk({}, "stop")) + event("[DONE]")]
-    body = whole()
-    return [body[:90], body[90:-2], body[-2:]]
-
-
-class Talk:
-    """One request, and the way to answer it."""
-
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, stream: bool
-    ) -> None:
-        self.stream = stream
-        self.pieces = pieces(stream=stream)
-        self.ends = True  # whether the connection can take no other request
-        self._reader = reader
-        self._writer = writer
-
-    async def raw(self, *data: bytes) -> None:
-        """Write bytes as they are."""
-        for each in data:
-            self._writer.write(each)
-        await self._writer.drain()
-
-    async def head(self, status: int = 200, **headers: object) -> None:
-        """Write a head; of chunks unless there is a length."""
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        named.setdefault("Content-Type", SSE if self.stream else JSON)
-        if "Content-Length" not in named:
-            named["Transfer-Encoding"] = "chunked"
-        lines = [f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in named.items())]
-        await self.raw("\r\n".join([*lines, "", ""]).encode())
-
-    async def say(self, *data: bytes) -> None:
-        """Write chunks."""
-        await self.raw(*(b"%x\r\n%s\r\n" % (len(each), each) for each in data))
-
-    async def done(self) -> None:
-        """End the chunks, and be ready for another request."""
-        await self.raw(b"0\r\n\r\n")
-        self.ends = False
-
-    async def begin(self) -> None:
-        """Say the first half."""
-        await self.head()
-        await self.say(self.pieces[0])
-
-    async def well(self) -> None:
-        """Answer rightly."""
-        await self.begin()
-        await self.say(*self.pieces[1:])
-        await self.done()
-
-    async def body(self, data: bytes, status: int = 200, **headers: object) -> None:
-        """Answer by a whole body."""
-        await self.head(status, **{"Content_Length": len(data), "Content_Type": JSON, **headers})
-        await self.raw(data)
-        self.ends = False
-
-    async def hang(self) -> None:
-        """Say no more until the other side has gone."""
-        while await self._reader.read(65_536):
-            pass
-
-    def reset(self) -> None:
-        """Break the connection without a goodbye."""
-        found = self._writer.get_extra_info("socket")
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._writer.transport.abort()
-
+from tests.faults.upstream_talk import JSON, SSE, Talk, chunk, event, whole
 
 Fault = Callable[[Talk], Awaitable[None]]
 
@@ -125,7 +22,7 @@ def status(code: int, body: bytes = b"", **headers: object) -> Fault:
 
 
 def plain(body: bytes, **headers: object) -> Fault:
-    """Answer with another body than there should be."""
+    """Answer with another body."""
     return lambda talk: talk.body(body, **headers)
 
 
@@ -176,6 +73,28 @@ async def _endless(talk: Talk) -> None:
     piece = event(chunk({"content": "x" * 50_000})) if talk.stream else b"x" * 50_000
     while True:
         await talk.say(piece)
+
+
+async def _waits(talk: Talk) -> None:
+    """Say the rest once it is let go, if anybody is left to hear it."""
+    await talk.begin()
+    left = asyncio.ensure_future(talk.hang())
+    released = asyncio.ensure_future(talk.release.wait())
+    await asyncio.wait((left, released), return_when=asyncio.FIRST_COMPLETED)
+    for each in (left, released):
+        each.cancel()
+    with suppress(asyncio.CancelledError):
+        await left
+    if talk.release.is_set():
+        await talk.say(*talk.pieces[1:])
+        await talk.done()
+
+
+async def _drips(talk: Talk) -> None:
+    await talk.begin()
+    while True:
+        await talk.say(event(chunk({"content": "x"})) if talk.stream else b" ")
+        await asyncio.sleep(0.02)
 
 
 async def _endless_calls(talk: Talk) -> None:
@@ -259,11 +178,6 @@ FAULTS: dict[str, Fault] = {
     "unfinished": only(),
     "error-during": only(ERROR),
     "status-during": only(b"HTTP/1.1 500 Internal Server Error\r\n\r\n"),
-    "endless": _endless,
-    "endless-line": _endless_line,
-    "endless-calls": _endless_calls,
-    "endless-body": _endless_body,
-    "endless-error": _endless_error,
     "dies-after": then(Talk.well, lambda t: setattr(t, "ends", True)),
     "resets-after": then(Talk.well, Talk.reset),
     "noise": said(*NOISE),
@@ -293,6 +207,18 @@ FAULTS: dict[str, Fault] = {
     "999": status(999),
     "none": Talk.well,
 }
+# For tests of their own.
+LASTING: dict[str, Fault] = {"waits": _waits, "drips": _drips}
+ENDLESS: dict[str, Fault] = {
+    "endless": _endless,
+    "endless-line": _endless_line,
+    "endless-calls": _endless_calls,
+    "endless-body": _endless_body,
+    "endless-error": _endless_error,
+}
+
+
+ALL = {**FAULTS, **LASTING, **ENDLESS}
 
 
 class Upstream:
@@ -302,6 +228,7 @@ class Upstream:
         self.port = 0
         self.busy = 0
         self.asked: list[str] = []
+        self.release = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
@@ -356,13 +283,13 @@ class Upstream:
         fault = re.search(rb"fault=([\w-]+)", body)
         name = fault[1].decode() if fault else "none"
         self.asked.append(name)
-        talk = Talk(reader, writer, stream=json.loads(body).get("stream") is True)
+        talk = Talk(reader, writer, self.release, stream=json.loads(body).get("stream") is True)
         self.busy += 1
         try:
             if head.startswith("GET"):
                 await talk.body(b'{"data": [{"id": "m"}]}')
             else:
-                await FAULTS[name](talk)
+                await ALL[name](talk)
         finally:
             self.busy -= 1
         return not talk.ends

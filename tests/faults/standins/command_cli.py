@@ -50,16 +50,9 @@ def main() -> None:
         mischief.hang()
 
 
-def endless() -> None:
-    """Answer without an end."""
-    while True:
-        mischief.say(*[Answer().delta("x" * 100_000)] * 10)
-
-
 OWN: dict[str, Callable[[], None]] = {
     "nothing": lambda: None,
     "nothing-and-fails": lambda: sys.exit(9),
-    "endless": endless,
 }
 
 main()

@@ -226,6 +226,27 @@ def _byte_by_byte(talk: Talk) -> None:
     say(*talk.end("".join(ANSWER)))
 
 
+def _waits(talk: Talk) -> None:
+    """Say the rest once there is a file `go` in the home."""
+    _half(talk)
+    while not (Path(os.environ["HOME"]) / "go").exists():
+        time.sleep(0.01)
+    say(talk.delta(ANSWER[1]), *talk.end("".join(ANSWER)))
+
+
+def _endless(talk: Talk) -> None:
+    say(*talk.begin())
+    while True:
+        say(*[talk.delta("x" * 100_000)] * 10)
+
+
+def _drips(talk: Talk) -> None:
+    say(*talk.begin())
+    while True:
+        say(talk.delta("x"))
+        time.sleep(0.05)
+
+
 def _bad_utf8(talk: Talk) -> None:
     say(*talk.begin(), talk.delta(ANSWER[0]))
     out(line(talk.delta("BAD")).replace(b"BAD", b"\xff"))
@@ -266,6 +287,9 @@ FAULTS: dict[str, Callable[[Talk], None]] = {
     "hang-with-child": _then(_half, _with_child),
     "no-end": _then(_whole, hang),
     "two-ends": _two_ends,
+    "waits": _waits,
+    "endless": _endless,
+    "drips": _drips,
     "stopped": _then(_half, _kill(signal.SIGSTOP)),
     "flood-stdout": _flood_stdout,
     "flood-stderr": _flood_stderr,
