@@ -17,6 +17,8 @@ NO_END = "no end"
 class FakeChat(FakeApi):
     """`POST /v1/chat/completions`, streamed, and `GET /v1/models`, which lists `models`.
 
+    `POST /v1/embeddings` gives one vector.
+
     `whole` is a body to answer with in place of a stream.
     """
 
@@ -33,12 +35,19 @@ class FakeChat(FakeApi):
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/moved/chat/completions", self._move)
         app.router.add_get("/v1/models", self._list)
+        app.router.add_post("/v1/embeddings", self._embed)
 
     async def _list(self, request: web.Request) -> web.Response:
         await self.capture(request)
         data = [{"id": each, "object": "model"} for each in self.models]
         listed = {"object": "list", "data": data} if self.listed is None else self.listed
         return web.json_response(listed, status=self.listing)
+
+    async def _embed(self, request: web.Request) -> web.Response:
+        captured = await self.capture(request)
+        vector = {"object": "embedding", "index": 0, "embedding": [0.5, -0.25]}
+        told = {"object": "list", "data": [vector], "model": captured.body["model"]}
+        return web.json_response({**told, "usage": {"prompt_tokens": 1, "total_tokens": 1}})
 
     async def _move(self, _: web.Request) -> web.Response:
         return web.Response(status=307, headers={"Location": "/v1/chat/completions"})

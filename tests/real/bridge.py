@@ -36,17 +36,18 @@ FAKES: Mapping[str, type[FakeApi]] = {
     "codex": FakeResponses,
     "gemini": FakeGemini,
     "openai": FakeChat,
+    "embeddings": NoApi,
     "echo": NoApi,
 }
 
 
 def settings(name: str, fake: FakeApi, home: Path) -> dict[str, Any]:
     """What a user writes in backends.yaml to point a CLI at another model API."""
-    if name == "echo":
+    if name in ("echo", "embeddings"):
         return {"kind": name}
-    if name == "openai":  # by way of events, as for the other dialects
+    if name == "openai":  # chats by way of events, as for the other dialects
         upstream = {"base_url": f"{fake.url}/v1", "api_key": "sk-test", "model": "m"}
-        return {"kind": name, "endpoints": [], **upstream}
+        return {"kind": name, "endpoints": ["embeddings"], **upstream}
     backend: dict[str, Any] = {"kind": name, "command": cli(name), "env": {"HOME": str(home)}}
     if name == "claude":
         backend["env"] |= {"ANTHROPIC_BASE_URL": fake.url, "ANTHROPIC_API_KEY": "sk-ant-test"}

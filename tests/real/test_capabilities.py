@@ -132,6 +132,8 @@ async def stream(asker: Asker) -> Level:
     with anyio.fail_after(HUNG_S):
         url = f"{asker.bridge.url}/chat/completions"
         async with asker.bridge.http.post(url, json=body) as response:
+            if response.status == 400:
+                raise RefusedError
             async for line in response.content:
                 if line.startswith(b"data: {"):
                     delta = json.loads(line.removeprefix(b"data: "))["choices"][0]["delta"]
@@ -296,8 +298,21 @@ async def sampling(asker: Asker) -> Level:
     return Level.NO if set(knobs) <= set(ignored) else Level.NATIVE
 
 
+async def embeddings(asker: Asker) -> Level:
+    body = {"model": asker.bridge.name, "input": "hello"}
+    async with asker.bridge.http.post(f"{asker.bridge.url}/embeddings", json=body) as response:
+        got = await response.json()
+    if response.status == 400:
+        assert "cannot do embeddings" in got["error"]["message"]
+        raise RefusedError
+    assert [type(each) for each in got["data"][0]["embedding"]][:2] == [float, float]
+    return Level.NATIVE
+
+
 async def usage(asker: Asker) -> Count:
     asker.answers(Reply(input_tokens=123, output_tokens=45))
+    if asker.bridge.name == "embeddings":
+        return await _usage_of_embeddings(asker)
     answer = await asker.ask("three words here")
     if answer.headers.get("x-clinvk-usage") == "estimated":
         return Count.ESTIMATED
@@ -305,6 +320,13 @@ async def usage(asker: Asker) -> Count:
     words = {"prompt_tokens": 3, "completion_tokens": 3}
     counted = {"prompt_tokens": 123, "completion_tokens": 45} if asker.told else words
     assert {key: spent[key] for key in counted} == counted
+    return Count.REPORTED
+
+
+async def _usage_of_embeddings(asker: Asker) -> Count:
+    body = {"model": asker.bridge.name, "input": "three words here"}
+    async with asker.bridge.http.post(f"{asker.bridge.url}/embeddings", json=body) as response:
+        assert (await response.json())["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
     return Count.REPORTED
 
 
