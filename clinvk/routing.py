@@ -127,29 +127,37 @@ class Way:
         """
         leads_on = self.leads_on(error)
         if isinstance(error, UnsupportedError) and len(self.route.candidates) > 1:
-            self._unable = self._unable or error
+            self._unable = self._unable or _alone(error, error.message)
         else:
-            self.failures.append((self._asked, error))
+            self.failures.append((self._asked, _alone(error, error.message)))
             if kind_of(error) in self.route.fallback:
                 self._rest(self.route, self._asked, error)
         if leads_on:
             return None
-        return self._blame() if self.failures else self._unable
-
-    def _blame(self) -> ClinvkError:
+        if not self.failures:
+            return self._unable
         *before, (name, last) = self.failures
         if not before:
-            return last
-        said = "; ".join(f"{asked}: {error.message}" for asked, error in before)
-        text = f"{name}: {last.message}; asked before: {said}"
-        return type(last)(text, param=last.param, retry_after_s=last.retry_after_s)
+            return error if len(self.route.candidates) == 1 else last
+        said = "; ".join(f"{asked}: {failure.message}" for asked, failure in before)
+        return _alone(last, f"{name}: {last.message}; asked before: {said}")
 
 
 class Router:
-    """Orders the targets of each request. Remembers for all of them; `now` counts seconds."""
+    """Orders the targets of each request, and remembers for all of them.
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        now: counts seconds.
+        free: whether a target could begin at once.
+    """
+
+    def __init__(
+        self,
+        now: Callable[[], float] = time.monotonic,
+        free: Callable[[Target], bool] = lambda _: True,
+    ) -> None:
         self._now = now
+        self._free = free
         self._shares: dict[tuple[str, str], float] = {}
         self._at: OrderedDict[Key, str] = OrderedDict()
         self._rests: OrderedDict[str, float] = OrderedDict()
@@ -201,9 +209,10 @@ class Router:
         """Put the one first whose turn it is.
 
         Smooth weighted round-robin: all gain their weight, and the first pays for all, so that
-        shares are exact and well mixed. Who rests is left out.
+        shares are exact and well mixed. Who rests is left out, and who has no place free.
         """
-        able = [each for each in candidates if not self.rests(each.target)] or candidates
+        awake = [each for each in candidates if not self.rests(each.target)] or candidates
+        able = [each for each in awake if self._free(each.target)] or awake
         for each in able:
             self._shares[_place(route, each)] = self._share(route, each) + (each.weight or 0)
         first = max(able, key=lambda each: self._share(route, each))
@@ -221,6 +230,11 @@ class Router:
         self._rests.move_to_end(name)
         while len(self._rests) > RESTING:
             self._rests.popitem(last=False)
+
+
+def _alone(error: ClinvkError, message: str) -> ClinvkError:
+    """Return the same error without its traceback, which would keep all that it passed through."""
+    return type(error)(message, param=error.param, retry_after_s=error.retry_after_s)
 
 
 def _place(route: Route, candidate: Candidate) -> tuple[str, str]:

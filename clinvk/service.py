@@ -67,7 +67,7 @@ class Service:
         self.registry = registry
         self.observers: list[Observer] = []
         self._supervisor = supervisor
-        self._router = Router()
+        self._router = Router(free=self._has_place)
         self._fetch = config.server.fetch
         self._lanes = {name: self._lane(name, each) for name, each in config.backends.items()}
         self._warmed = False
@@ -341,6 +341,10 @@ class Service:
                 way.put_back(target)
                 break
         return way
+
+    def _has_place(self, target: Target) -> bool:
+        gate = self._lanes[target.backend.name].gate
+        return gate.running < gate.limit
 
     def _admit(self, lane: Lane, places: int, backend: str) -> list[Ticket]:
         tickets: list[Ticket] = []

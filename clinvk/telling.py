@@ -108,6 +108,7 @@ class Ask:
         """The turn runs no more: pass on its last event; return whether somebody heard it."""
         self.record.ended = time.monotonic()
         self.ended.set()
+        self.together = []  # nobody waits for a collector to free what was asked
         try:
             if last is not None:
                 await self.tell(last)

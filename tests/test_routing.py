@@ -83,6 +83,12 @@ def failed(way: Way, error: ClinvkError) -> ClinvkError | None:
     return way.after(error)
 
 
+def same(error: ClinvkError | None, other: ClinvkError) -> bool:
+    """Whether two errors are told alike; one that was kept has lost its traceback."""
+    told = [(type(each), str(each), each and each.param) for each in (error, other)]
+    return told[0] == told[1] and error is not other
+
+
 def test_targets_are_asked_in_order(router: Router) -> None:
     assert [order(router.way(route("b", "a", "c"))) for _ in range(3)] == ["bac"] * 3
 
@@ -165,6 +171,15 @@ def test_who_rests_has_no_turn_in_the_shares(router: Router, clock: Clock) -> No
     assert "a" in {order(router.way(asked))[0] for _ in range(3)}
 
 
+def test_who_has_no_place_free_has_no_turn_in_the_shares(clock: Clock) -> None:
+    full = {"a"}
+    router = Router(clock, lambda target: target.full_name not in full)
+    asked = route(*weighted(a=1, b=1))
+    assert [order(router.way(asked)) for _ in range(3)] == ["ba"] * 3
+    full.add("b")
+    assert {order(router.way(asked)) for _ in range(2)} == {"ab", "ba"}
+
+
 def test_the_rests_that_are_remembered_are_bounded(router: Router) -> None:
     made = registry({"r*": ["a/{model}", "b"]})
     for number in range(RESTING + 1):
@@ -230,9 +245,9 @@ def test_the_conversations_that_are_remembered_are_bounded(router: Router) -> No
 def test_a_chosen_failure_leads_on_and_no_other(router: Router) -> None:
     asked = route("a", "b", fallback=["overloaded"])
     assert failed(router.way(asked), OverloadedError("x")) is None
-    assert failed(router.way(asked), LIMITED) is LIMITED
+    assert same(failed(router.way(asked), LIMITED), LIMITED)
     wrong = BadRequestError("wrong")
-    assert failed(router.way(route("a", "b")), wrong) is wrong
+    assert same(failed(router.way(route("a", "b")), wrong), wrong)
 
 
 def test_what_all_said_is_told_with_the_last(router: Router) -> None:
@@ -248,19 +263,19 @@ def test_what_all_said_is_told_with_the_last(router: Router) -> None:
 def test_one_failure_is_told_as_it_is(router: Router) -> None:
     way = router.way(route("a", "b"))
     assert failed(way, CANNOT) is None
-    assert failed(way, LIMITED) is LIMITED
+    assert same(failed(way, LIMITED), LIMITED)
 
 
 def test_if_nobody_can_the_first_says_so(router: Router) -> None:
     way = router.way(route("a", "b"))
     assert failed(way, CANNOT) is None
-    assert failed(way, UnsupportedError("nor can I")) is CANNOT
+    assert same(failed(way, UnsupportedError("nor can I")), CANNOT)
 
 
 def test_a_failure_weighs_more_than_what_another_cannot_do(router: Router) -> None:
     way = router.way(route("a", "b"))
     assert failed(way, LIMITED) is None
-    assert failed(way, CANNOT) is LIMITED
+    assert same(failed(way, CANNOT), LIMITED)
 
 
 def test_ways_that_part_go_on_by_themselves(router: Router) -> None:
@@ -279,7 +294,7 @@ def test_a_way_can_be_ended(router: Router) -> None:
     assert way.leads_on(LIMITED)
     way.end()
     assert not way.more
-    assert way.after(LIMITED) is LIMITED
+    assert same(way.after(LIMITED), LIMITED)
 
 
 @pytest.mark.parametrize(
