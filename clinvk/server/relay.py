@@ -42,7 +42,7 @@ class PassOn:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer the request."""
         service = request.app[SERVICE]
-        if not any(isinstance(backend, Relay) for backend in service.registry.backends.values()):
+        if not _has_upstream(service.registry):
             return await self._otherwise(request)
         raw = await request.read()
         body = named(raw)
@@ -60,6 +60,11 @@ class PassOn:
         way = _way_of(service, route, body, caller.name)
         walk = Walk(request, way, self._endpoint, body.model)
         return await walk.run(sent.renamed, otherwise=self._otherwise)
+
+
+def _has_upstream(registry: Registry) -> bool:
+    """Whether a turn could be passed on; the embedding model takes none, and lists nothing new."""
+    return any(isinstance(b, Relay) and b.kind != "embeddings" for b in registry.backends.values())
 
 
 def _way_of(service: Service, route: Route, body: Named, caller: str) -> Way:
