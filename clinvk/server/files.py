@@ -173,10 +173,12 @@ async def get_content(request: web.Request) -> web.StreamResponse:
 
 async def _send(request: web.Request, response: web.StreamResponse, content: BinaryIO) -> None:
     await response.prepare(request)
-    while request.method != hdrs.METH_HEAD:
-        piece = await anyio.to_thread.run_sync(content.read, PIECE_BYTES)
+    left = response.content_length or 0
+    while left and request.method != hdrs.METH_HEAD:
+        piece = await anyio.to_thread.run_sync(content.read, min(left, PIECE_BYTES))
         if not piece:
-            break
+            raise OSError("its content has become shorter")
+        left -= len(piece)
         with taken_in_time(request):
             await response.write(piece)
     with taken_in_time(request):
