@@ -19,6 +19,7 @@ ANSWERS = {
     "openai_chat.py": "Why is the sky blue?",
     "openai_stream.py": "Count from one to five.",
     "openai_responses.py": "And its opposite?",
+    "openai_embeddings.py": "A kitten was resting by the window.",
     "langchain_chat.py": "good morning",
     "openai_node.mjs": "Count from one to five.",
 }
@@ -34,12 +35,12 @@ async def test_an_example_prints_an_answer(path: Path, tmp_path: Path) -> None:
     if path.suffix == ".mjs":  # node finds packages beside the file
         (tmp_path / "node_modules").symlink_to(ROOT / "tests/real/node_modules")
         path = Path(shutil.copy(path, tmp_path))
-    text = 'server: {store: {path: ":memory:"}}\nbackends: {echo: {kind: echo}}\n'
-    echo = config.parse(text, name="t", env={})
-    async with serving(create_app(echo)) as url:
+    name = "embeddings" if "embeddings" in path.name else "echo"
+    text = f'server: {{store: {{path: ":memory:"}}}}\nbackends: {{{name}: {{kind: {name}}}}}\n'
+    async with serving(create_app(config.parse(text, name="t", env={}))) as url:
         with anyio.fail_after(60):
             done = await anyio.run_process(
-                [*command, str(path), "echo"],
+                [*command, str(path), name],
                 cwd=tmp_path,
                 env={
                     "PATH": os.environ["PATH"],
