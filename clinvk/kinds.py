@@ -90,15 +90,22 @@ class AcpConfig(ProgramConfig):
     """Any agent that speaks the Agent Client Protocol over stdin and stdout.
 
     `pass_env` are names of the server's environment that it gets beside the common ones; a
-    trailing `*` is a prefix. `mode` is the agent's own, if it has one of this id. After
-    `recycle_after` conversations the process is replaced. `pdf` embeds PDF files, for an agent
-    that passes them on: the protocol does not tell, and some drop them.
+    trailing `*` is a prefix. `mode` is the agent's own, if it has one of this id. `auth` is one
+    of its ways to log in that asks nobody anything. After `recycle_after` conversations the
+    process is replaced. `start_s` is how long its start, or the opening of a session, may take;
+    null is 60 and 30.
+    `pdf` embeds PDF files, for an agent that passes them on: the protocol does not tell, and some
+    drop them. `tools` is how it reaches the caller's: `auto` is `http` if it says that it can,
+    and else `stdio`, which every agent must.
     """
 
     kind: Literal["acp"]
     pass_env: list[Annotated[str, Field(min_length=1)]] = []
     mode: str | None = "default"
+    auth: str | None = None
+    tools: Literal["auto", "http", "stdio"] = "auto"
     pdf: bool = False
+    start_s: float | None = Field(default=None, gt=0, le=3600)
     recycle_after: int = Field(default=50, ge=1, le=1_000_000)
 
 

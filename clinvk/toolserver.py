@@ -1,9 +1,9 @@
 """Functions of a caller's that a CLI's model may call, served to the CLI as an MCP server.
 
 Owns the protocol: MCP over streamable HTTP with plain JSON replies, on a loopback port of its
-own. Each offer has an address that nobody can guess and a secret of its own, so that a CLI sees
-what was offered to it and nothing else. A call is held until it is answered or the offer ends.
-Knows no CLI, and runs nothing.
+own, which toolbridge leads to over stdin and stdout. Each offer has an address that nobody can
+guess and a secret of its own, so that a CLI sees what was offered to it and nothing else. A call
+is held until it is answered or the offer ends. Knows no CLI, and runs nothing.
 """
 
 import hmac
@@ -18,13 +18,14 @@ from typing import Any
 import anyio
 from aiohttp import web
 
+from clinvk import toolbridge
 from clinvk.procs.supervisor import Supervisor
+from clinvk.toolbridge import SECRET_HEADER
 
 _log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 HEARTBEAT_S = 20.0  # Node's fetch gives a silent reply up after 60 s, or as its user has set it
-SECRET_HEADER = "X-Clinvk-Secret"  # noqa: S105 - its name
 MAX_BODY_BYTES = 64 * 1024 * 1024
 CLOSE_S = 0.1
 
@@ -75,6 +76,12 @@ class Offer:
         self._open: dict[Call, object] = {}
 
     @property
+    def bridge(self) -> tuple[tuple[str, ...], dict[str, str]]:
+        """A command, and its environment, that serves the same over its stdin and stdout."""
+        [secret] = self.headers.values()
+        return toolbridge.COMMAND, {toolbridge.URL: self.url, toolbridge.SECRET: secret}
+
+    @property
     def listed(self) -> bool:
         """Whether the CLI has asked which tools there are."""
         return self.listing.is_set()
@@ -104,6 +111,10 @@ class Offer:
                 )
             case "ping":
                 return _result(message, {})
+            case toolbridge.UNTIL_END:
+                held = Call("", {})
+                self._open[held] = None
+                return held
             case "notifications/cancelled":
                 for call, number in self._open.items():
                     call.gone |= number == params.get("requestId")

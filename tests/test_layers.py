@@ -36,7 +36,8 @@ MAY_IMPORT = {
     "limits": CORE | {"tokens"},
     "procs": CORE | {"procs"},
     "wire": CORE | {"wire"},
-    "toolserver": CORE | {"procs"},
+    "toolbridge": set(),
+    "toolserver": CORE | {"procs", "toolbridge"},
     "backends": CORE
     | {"capabilities", "transcript", "tokens", "config", "kinds", "media", "procs", "schema"}
     | {"toolserver", "backends", "extras"}

@@ -1,8 +1,8 @@
 """The Agent Client Protocol, version 1, whatever agent speaks it: one process, many sessions.
 
-Owns the handshake, sessions, prompts and the parsing of updates; knows no agent by name. No file
-access is offered, and every permission the agent asks for is refused but what a session's entry
-in `permits` allows.
+Owns the handshake, sessions and prompts; knows no agent by name, and not what updates mean. No
+file access is offered, and every permission the agent asks for is refused but what a session's
+entry in `permits` allows.
 """
 
 import logging
@@ -14,17 +14,8 @@ from typing import Any, Self
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from clinvk.errors import CliCrashedError, ClinvkError, CliProtocolError
-from clinvk.events import (
-    Event,
-    Failed,
-    Finished,
-    FinishReason,
-    ReasoningDelta,
-    Started,
-    TextDelta,
-    ToolActivity,
-)
+from clinvk import __version__
+from clinvk.errors import CliCrashedError, CliProtocolError
 from clinvk.media import PDF_TYPE, read_audio, read_document, read_image
 from clinvk.procs.process import Process
 from clinvk.procs.rpc import METHOD_NOT_FOUND, RpcClosedError, RpcError, RpcPeer
@@ -36,7 +27,9 @@ from clinvk.turn import AudioPart, FilePart, ImagePart
 PROTOCOL_VERSION = 1
 START_S = 60.0
 OPEN_S = 30.0  # a session of a CLI that is well is there in 0.03 s
+CLOSE_S = 1.0  # what an agent does at the end of a session is its own
 CANCEL_S = 2.0  # an agent that is well confirms within milliseconds
+NOISE_CHARS = 2000
 EXIT_S = 2.0  # from the end of stdout to the exit code
 
 _log = logging.getLogger(__name__)
@@ -61,99 +54,29 @@ def content(block: Block) -> Message:
             return {"type": "image", "mimeType": PDF_TYPE, "data": document.data}
 
 
-class AcpParser:
-    """Turns what an agent says in one turn into events.
-
-    It is fed `session/update` notifications and, last, the reply to `session/prompt`: messages
-    as they stand on the wire, with `method` and `params`, or `result`, or `error`.
-    """
-
-    def __init__(self) -> None:
-        self._text: list[str] = []
-        self._started = False
-        self.thinking = False
-        self.activity = False
-
-    @property
-    def text(self) -> str:
-        """The answer so far."""
-        return "".join(self._text)
-
-    def feed(self, message: Message) -> list[Event]:
-        """Take a message and return the events in it."""
-        if isinstance(error := message.get("error"), dict):
-            code = error.get("code")
-            text = str(error.get("message", ""))
-            return [Failed(self.failed(code if isinstance(code, int) else 0, text))]
-        if isinstance(result := message.get("result"), dict):
-            return self.ended(str(result.get("stopReason")), result)
-        params = message.get("params")
-        update = params.get("update") if isinstance(params, dict) else None
-        if message.get("method") != "session/update" or not isinstance(update, dict):
-            return []
-        events = self._update(update)
-        return [*self.begin(), *events] if events else []
-
-    def begin(self) -> list[Event]:
-        """Return the event that the turn has started, if it was not given yet."""
-        begun, self._started = self._started, True
-        return [] if begun else [Started()]
-
-    def thought(self, text: str) -> str:
-        """Return what to show of a piece of thinking; for an agent to override."""
-        return text
-
-    def ended(self, reason: str, result: Message) -> list[Event]:  # noqa: ARG002 - for overriding
-        """Return the events of a turn's end; for an agent to override."""
-        known = {
-            "end_turn": FinishReason.STOP,
-            "max_tokens": FinishReason.LENGTH,
-            "max_turn_requests": FinishReason.LENGTH,
-            "refusal": FinishReason.CONTENT_FILTER,
-        }.get(reason)
-        if known is None:
-            return [Failed(CliProtocolError(f"the agent ended its turn by {reason!r}"))]
-        return [Finished(known)]
-
-    def failed(self, code: int, message: str) -> ClinvkError:
-        """Return the error that an agent's error is to the caller; for an agent to override."""
-        return CliProtocolError(f"the agent refused the turn: {scrub(message)} ({code})")
-
-    def _update(self, update: Message) -> list[Event]:
-        kind = str(update.get("sessionUpdate"))
-        if kind in {"agent_message_chunk", "agent_thought_chunk"}:
-            content = update.get("content")
-            text = content.get("text") if isinstance(content, dict) else None
-            if not isinstance(text, str) or not text:
-                return []
-            if kind == "agent_message_chunk":
-                self._text.append(text)
-                return [TextDelta(text)]
-            shown = self.thought(text)
-            self.thinking = True
-            return [ReasoningDelta(shown)] if shown else []
-        if kind in {"tool_call", "tool_call_update"}:
-            self.activity = True
-            name = str(update.get("title") or update.get("kind") or "tool")
-            return [ToolActivity(name, str(update.get("status") or "pending"))]
-        return []
-
-
 class AcpAgent:
     """A running agent process."""
 
-    def __init__(self, process: Process, *, on_noise: Callable[[bytes], None] | None) -> None:
+    def __init__(
+        self,
+        process: Process,
+        *,
+        on_noise: Callable[[bytes], None] | None,
+        patience_s: float | None,
+    ) -> None:
         self.process = process
+        self._patience_s = patience_s
         self.info: Message = {}
         self._peer = RpcPeer(
             process,
             version="2.0",
             on_notification=self._route,
             on_request=self._refuse,
-            on_noise=on_noise,
+            on_noise=on_noise or self._hear,
         )
         self._sessions: dict[str, MemoryObjectSendStream[Message]] = {}
         self._stuck = False
+        self._noise = b""
         self.permits: dict[str, Callable[[Message], bool]] = {}
 
     @classmethod
@@ -163,17 +86,25 @@ class AcpAgent:
         process: Process,
         *,
         on_noise: Callable[[bytes], None] | None = None,
+        patience_s: float | None = None,
+        method: str | None = None,
     ) -> Self:
         """Shake hands with a process that was just started; `on_noise` gets what is not JSON.
 
+        `patience_s` is how long its start, or the opening of a session, may take. `method` is
+        one of its ways to log in, which is asked for before any session.
+
         Raises:
             CliCrashedError: if it ends before it answers.
-            CliProtocolError: if it answers by an error or not at all.
+            CliProtocolError: if it answers by an error or not at all, or speaks a newer protocol.
+            RpcError: if it refuses the login.
         """
-        agent = cls(process, on_noise=on_noise)
+        agent = cls(process, on_noise=on_noise, patience_s=patience_s)
         supervisor.start(agent._peer.serve)
         try:
             await agent._shake_hands()
+            if method is not None:
+                await agent.opening("authenticate", {"methodId": method})
         except BaseException:
             process.stop_soon()
             raise
@@ -228,14 +159,15 @@ class AcpAgent:
         """
         if self._stuck:
             raise CliProtocolError("the CLI does not answer; ask again, and it is started anew")
+        limit_s = self._patience_s or OPEN_S
         try:
             # Who leaves meanwhile must not keep it from being known that the CLI is stuck.
-            with anyio.fail_after(OPEN_S, shield=True):
+            with anyio.fail_after(limit_s, shield=True):
                 return await self.request(method, params)
         except TimeoutError:
             self._stuck = True
             raise CliProtocolError(
-                f"the CLI did not open a session within {OPEN_S:g} s; the next turn starts it anew"
+                f"the CLI did not open a session within {limit_s:g} s; the next turn starts it anew"
             ) from None
 
     @asynccontextmanager
@@ -310,9 +242,25 @@ class AcpAgent:
             await self.process.exited()
         code = self.process.returncode
         how = "closed its output" if code is None else f"ended with exit code {code}"
-        tail = self.process.stderr_tail
-        said = f"; its last words: {tail[-2000:]}" if tail else ""
-        return CliCrashedError(f"the CLI {how} before the turn did{said}")
+        return CliCrashedError(f"the CLI {how} before the turn did{self._last_words()}")
+
+    async def close_session(self, session: str) -> None:
+        """Have the agent forget a session and what it keeps of it, as far as it can."""
+        told = self.info.get("agentCapabilities")
+        can = told.get("sessionCapabilities") if isinstance(told, dict) else None
+        for what in ("close", "delete"):
+            if isinstance(can, dict) and isinstance(can.get(what), dict) and self.alive:
+                with suppress(RpcError, CliCrashedError):
+                    with anyio.move_on_after(CLOSE_S, shield=True):
+                        await self.request(f"session/{what}", {"sessionId": session})
+
+    def _last_words(self) -> str:
+        """What it said on stderr, or else on stdout where only messages belong."""
+        tail = self.process.stderr_tail or scrub(self._noise.decode("utf-8", "replace"))
+        return f"; its last words: {tail[-NOISE_CHARS:]}" if tail.strip() else ""
+
+    def _hear(self, line: bytes) -> None:
+        self._noise = (self._noise + line + b"\n")[-NOISE_CHARS:]
 
     async def _cancel(self, session: str, answered: anyio.Event) -> None:
         with anyio.move_on_after(CANCEL_S, shield=True):
@@ -324,12 +272,14 @@ class AcpAgent:
             self._stuck = True
 
     async def _shake_hands(self) -> None:
+        limit_s = self._patience_s or START_S
         try:
-            with anyio.fail_after(START_S):
+            with anyio.fail_after(limit_s):
                 self.info = await self.request(
                     "initialize",
                     {
                         "protocolVersion": PROTOCOL_VERSION,
+                        "clientInfo": {"name": "clinvk", "title": "clinvk", "version": __version__},
                         "clientCapabilities": {
                             "fs": {"readTextFile": False, "writeTextFile": False},
                             "terminal": False,
@@ -338,11 +288,16 @@ class AcpAgent:
                 )
         except TimeoutError:
             raise CliProtocolError(
-                f"the CLI did not answer within {START_S:g} s of its start; "
-                f"its last words: {self.process.stderr_tail[-2000:]}"
+                f"the CLI did not answer within {limit_s:g} s of its start{self._last_words()}"
             ) from None
         except RpcError as exc:
             raise CliProtocolError(f"the CLI refused to start: {scrub(exc.message)}") from exc
+        spoken = self.info.get("protocolVersion")
+        if isinstance(spoken, int) and spoken > PROTOCOL_VERSION:
+            raise CliProtocolError(
+                f"the agent speaks version {spoken} of its protocol only, and clinvk version "
+                f"{PROTOCOL_VERSION}; install a version of the agent that speaks it"
+            )
 
     def _route(self, method: str, params: Message) -> None:
         self.tell(str(params.get("sessionId")), {"method": method, "params": params})

@@ -15,8 +15,10 @@ from functools import partial
 
 from clinvk import toolserver
 from clinvk.backends import acp_prompt, claims, structured
-from clinvk.backends.acp import AcpAgent, Message
-from clinvk.backends.acp_session import AgentServer, Conversation
+from clinvk.backends.acp import AcpAgent
+from clinvk.backends.acp import Message as Json
+from clinvk.backends.acp_options import as_dict
+from clinvk.backends.acp_session import AgentServer, Conversation, Wanted
 from clinvk.backends.base import (
     Health,
     Processes,
@@ -35,16 +37,17 @@ from clinvk.errors import (
     ClinvkError,
     NotInstalledError,
     NotLoggedInError,
-    UnsupportedError,
 )
 from clinvk.events import Event
 from clinvk.procs import scratch
 from clinvk.procs.environment import child_environment
 from clinvk.procs.pool import ServerPool
 from clinvk.procs.process import Command, ProcessStartError, start, when_stopped
+from clinvk.procs.rpc import RpcError
 from clinvk.procs.supervisor import Supervisor
+from clinvk.procs.tail import scrub
 from clinvk.toolserver import Offer, Tool, ToolServer
-from clinvk.turn import ToolMode, Turn, require_known_calls
+from clinvk.turn import Message, Role, TextPart, ToolMode, Turn, require_known_calls
 
 INSTALL_FIX = "install it, or mend `command` in backends.yaml"
 LOGIN_FIX = "start the agent by hand and log in"
@@ -53,13 +56,9 @@ SCRATCH = "acp"
 _log = logging.getLogger(__name__)
 
 
-def can(info: Message, *, pdf: bool) -> Capabilities:
+def can(info: Json, *, pdf: bool) -> Capabilities:
     """Return what an agent can do, by its reply to `initialize` and whether it passes PDF on."""
-    told = info.get("agentCapabilities")
-    told = told if isinstance(told, dict) else {}
-    takes = told.get("promptCapabilities")
-    takes = takes if isinstance(takes, dict) else {}
-    reaches = told.get("mcpCapabilities")
+    takes = as_dict(as_dict(info, "agentCapabilities"), "promptCapabilities")
     found = claims.ACP
     if takes.get("image") is True:
         found = replace(found, vision=Level.NATIVE, image_urls=Level.EMULATED)
@@ -67,9 +66,15 @@ def can(info: Message, *, pdf: bool) -> Capabilities:
         found = replace(found, audio=Level.NATIVE)
     if pdf and takes.get("embeddedContext") is True:
         found = replace(found, pdf=Level.NATIVE)
-    if isinstance(reaches, dict) and reaches.get("http") is True:
-        found = replace(found, tools=Level.NATIVE, resumed_turns=Level.NATIVE)
     return found
+
+
+def reach(info: Json, wanted: str) -> str:
+    """Return how an agent gets at the caller's tools: by http if it says so, or as is wanted."""
+    if wanted != "auto":
+        return wanted
+    can = as_dict(as_dict(info, "agentCapabilities"), "mcpCapabilities")
+    return "http" if can.get("http") is True else "stdio"
 
 
 class AcpBackend:
@@ -105,12 +110,8 @@ class AcpBackend:
         require_known_calls(turn)
         structured.check_format(turn.format)
         acp_prompt.prompt(turn, self.name)
-        required = turn.tool_choice.mode is ToolMode.REQUIRED
-        return (
-            *(("reasoning_effort",) if turn.effort else ()),
-            *(("tool_choice",) if required else ()),
-            *left_out,
-        )
+        deaf = turn.effort is not None and self.capabilities.reasoning_effort is Level.NO
+        return (*(("reasoning_effort",) if deaf else ()), *left_out)
 
     def open(
         self, turn: Turn, model: str | None
@@ -120,17 +121,12 @@ class AcpBackend:
 
     @asynccontextmanager
     async def _ask(self, turn: Turn, model: str | None) -> AsyncIterator[AsyncIterator[Event]]:
-        blocks = acp_prompt.prompt(turn, self.name)
+        blocks = acp_prompt.prompt(_with_choice(turn), self.name)
         async with AsyncExitStack() as stack:
             server = await stack.enter_async_context(leased(self._pool))
             conversation = Conversation(server, self._supervisor, turn)
             offer: Offer | None = None
             if tools := offered(turn):
-                if self.capabilities.tools is Level.NO:
-                    raise UnsupportedError(
-                        f"the agent of {self.name!r} takes no tools by HTTP; leave them out",
-                        param="tools",
-                    )
                 shown = [
                     Tool(t.name, t.description or "", object_schema(t.parameters or {}))
                     for t in tools
@@ -141,11 +137,14 @@ class AcpBackend:
             folder = server.new_folder()
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             try:
-                session = await server.open_session(folder, model, self._config.mode, offer)
+                wanted = Wanted(model, self._config.mode, turn.effort)
+                session = await server.open_session(folder, wanted, offer)
             except NotLoggedInError as exc:
                 self._no_login = exc
                 raise
             self._no_login = None
+            if server.has_efforts:
+                self.capabilities = replace(self.capabilities, reasoning_effort=Level.NATIVE)
             stack.push_async_callback(conversation.leave)
             await conversation.begin(session, blocks)
             yield conversation
@@ -216,6 +215,25 @@ class AcpBackend:
             scratch.remove(folder)
             raise
         self._supervisor.start(lambda: when_stopped(process, lambda: scratch.remove(folder)))
-        agent = await AcpAgent.greet(self._supervisor, process)
-        self.capabilities = can(agent.info, pdf=self._config.pdf)
-        return AgentServer(agent, folder)
+        config = self._config
+        try:
+            agent = await AcpAgent.greet(
+                self._supervisor, process, patience_s=config.start_s, method=config.auth
+            )
+        except RpcError as exc:
+            raise NotLoggedInError(
+                f"the agent refuses the login {config.auth!r}: {scrub(exc.message)}; {LOGIN_FIX}"
+            ) from exc
+        efforts = self.capabilities.reasoning_effort
+        self.capabilities = replace(can(agent.info, pdf=config.pdf), reasoning_effort=efforts)
+        return AgentServer(agent, folder, reach(agent.info, config.tools))
+
+
+def _with_choice(turn: Turn) -> Turn:
+    """Say in words that a tool must be called: the protocol has no place for it."""
+    choice = turn.tool_choice
+    if choice.mode is not ToolMode.REQUIRED:
+        return turn
+    what = "at least one of your tools" if choice.name is None else f"the tool {choice.name}"
+    said = TextPart(f"Your next reply must be a call of {what}.")
+    return replace(turn, messages=(*turn.messages, Message(Role.SYSTEM, (said,))))

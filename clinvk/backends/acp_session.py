@@ -8,21 +8,29 @@ import json
 import re
 import secrets
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from clinvk.backends.acp import AcpAgent, Message, content
 from clinvk.backends.acp_errors import session_error
+from clinvk.backends.acp_options import (
+    as_dict,
+    as_dicts,
+    choose_effort,
+    choose_mode,
+    choose_model,
+    has_efforts,
+)
 from clinvk.backends.acp_parser import AgentParser
 from clinvk.backends.acp_prompt import GUARD, mark_of, may_be_command, result_content, said_since
 from clinvk.backends.base import Live
 from clinvk.backends.mcp_tools import SERVER
-from clinvk.errors import CliCrashedError, ModelNotFoundError
+from clinvk.errors import CliCrashedError
 from clinvk.events import Event, Failed, Finished, FinishReason, ToolCall
 from clinvk.media import read_document
 from clinvk.procs.rpc import RpcError
@@ -52,12 +60,31 @@ def block_content(block: Block) -> Message:
     }
 
 
-class AgentServer:
-    """A running agent with its private folder, as the pool and the turns see it."""
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a session shall be set to; None is the agent's default.
 
-    def __init__(self, agent: AcpAgent, folder: Path) -> None:
+    A `mode` that the agent does not have is left, and so is an `effort` if it has none.
+    """
+
+    model: str | None = None
+    mode: str | None = None
+    effort: str | None = None
+
+
+class AgentServer:
+    """A running agent with its private folder, as the pool and the turns see it.
+
+    `reach` is how it gets at the caller's tools: `http` or `stdio`. `has_efforts` is known from
+    the last session.
+    """
+
+    def __init__(self, agent: AcpAgent, folder: Path, reach: str = "http") -> None:
         self.agent = agent
         self.folder = folder
+        self.reach = reach
+        self.has_efforts = False
+        self._lists_late = False
 
     @property
     def alive(self) -> bool:
@@ -74,51 +101,40 @@ class AgentServer:
         folder.mkdir(mode=0o700)
         return folder
 
-    async def open_session(
-        self, folder: Path, model: str | None, mode: str | None, offer: Offer | None
-    ) -> str:
-        """Open a session that asks `model`, in `mode` if the agent has it; None is its default.
+    async def open_session(self, folder: Path, wanted: Wanted, offer: Offer | None) -> str:
+        """Open a session as it is wanted, as far as the agent lets one choose.
 
         Raises:
             ModelNotFoundError: if the agent has no such model, or no choice of models.
             NotLoggedInError: if the agent wants a login first.
         """
-        servers = [] if offer is None else [_server(offer)]
+        servers = [] if offer is None else [self._server(offer)]
         try:
             opened = await self.agent.new_session(folder, servers)
             session = str(opened["sessionId"])
-            await self._choose_mode(session, opened, mode)
-            if model is not None:
-                await self._choose_model(session, opened, model)
+            for request in choose_mode(session, opened, wanted.mode):
+                await self.agent.opening(*request)
+            if wanted.model is not None:
+                request = choose_model(session, opened, wanted.model)
+                opened = {**opened, **await self.agent.opening(*request)}
+            self.has_efforts = has_efforts(opened)
+            for request in choose_effort(session, opened, wanted.effort or ""):
+                await self.agent.opening(*request)
         except RpcError as exc:
-            raise session_error(exc, _methods(self.agent.info)) from exc
-        if offer is not None:
-            with anyio.move_on_after(LIST_S):
+            raise session_error(exc, methods(self.agent.info)) from exc
+        if offer is not None and not self._lists_late:
+            with anyio.move_on_after(LIST_S) as waiting:
                 await offer.listing.wait()
+            self._lists_late = waiting.cancelled_caught
         return session
 
-    async def _choose_mode(self, session: str, opened: Message, mode: str | None) -> None:
-        modes = _dict(opened, "modes")
-        offered = [str(m.get("id")) for m in _dicts(modes, "availableModes")]
-        if mode in offered and modes.get("currentModeId") != mode:
-            await self.agent.opening("session/set_mode", {"sessionId": session, "modeId": mode})
-
-    async def _choose_model(self, session: str, opened: Message, model: str) -> None:
-        models = _dict(opened, "models")
-        if known := [str(m.get("modelId")) for m in _dicts(models, "availableModels")]:
-            _require_model(model, known)
-            await self.agent.opening("session/set_model", {"sessionId": session, "modelId": model})
-            return
-        for option in _dicts(opened, "configOptions"):
-            if option.get("category") == "model" or option.get("id") == "model":
-                _require_model(model, [*_values(_dicts(option, "options"))])
-                setting = {"sessionId": session, "configId": option.get("id"), "value": model}
-                await self.agent.opening("session/set_config_option", setting)
-                return
-        raise ModelNotFoundError(
-            f"the agent offers no choice of models, so not {model!r}; name it in `command`",
-            param="model",
-        )
+    def _server(self, offer: Offer) -> Message:
+        if self.reach == "http":
+            headers = [{"name": name, "value": value} for name, value in offer.headers.items()]
+            return {"type": "http", "name": SERVER, "url": offer.url, "headers": headers}
+        (program, *words), env = offer.bridge
+        given = [{"name": name, "value": value} for name, value in env.items()]
+        return {"name": SERVER, "command": program, "args": words, "env": given}
 
 
 class Conversation(Live):
@@ -160,6 +176,7 @@ class Conversation(Live):
         """Cancel what still runs in the session."""
         self._agent.permits.pop(self._session, None)
         await self._prompt.aclose()
+        await self._agent.close_session(self._session)
 
     @property
     def waits(self) -> bool:
@@ -231,7 +248,7 @@ class Conversation(Live):
         if message.get("method") == _CALL:
             self._held.append(message["call"])
             return [] if self._told else self._tell()
-        update = _dict(_dict(message, "params"), "update")
+        update = as_dict(as_dict(message, "params"), "update")
         if str(update.get("sessionUpdate")).startswith("tool_call"):
             call_id = str(update.get("toolCallId"))
             self._seen.add(call_id)
@@ -278,38 +295,7 @@ def _tool_names(meta: object) -> list[object]:
     return [meta.get("toolName"), *inner]
 
 
-def _server(offer: Offer) -> Message:
-    headers = [{"name": name, "value": value} for name, value in offer.headers.items()]
-    return {"type": "http", "name": SERVER, "url": offer.url, "headers": headers}
-
-
-def _require_model(model: str, known: Sequence[str]) -> None:
-    if model not in known:
-        raise ModelNotFoundError(
-            f"the agent has no model {model!r}; it has: {', '.join(known)}", param="model"
-        )
-
-
-def _values(options: Sequence[Message]) -> list[str]:
-    """The values of a selection, which may stand in groups."""
-    found: list[str] = []
-    for option in options:
-        inner = _dicts(option, "options")
-        found += _values(inner) if inner else [str(option.get("value"))]
-    return found
-
-
-def _methods(info: Message) -> str:
-    """What the agent says of how to log in."""
-    told = [str(m.get("description") or m.get("name")) for m in _dicts(info, "authMethods")]
+def methods(info: Message) -> str:
+    """Return what the agent says of how to log in."""
+    told = [str(m.get("description") or m.get("name")) for m in as_dicts(info, "authMethods")]
     return "; or ".join(told)
-
-
-def _dict(value: Mapping[str, Any], key: str) -> Message:
-    found = value.get(key)
-    return found if isinstance(found, dict) else {}
-
-
-def _dicts(value: Mapping[str, Any], key: str) -> list[Message]:
-    found = value.get(key)
-    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clinvk.backends.acp import AcpParser
+from clinvk.backends.acp_parser import AcpParser
 from clinvk.errors import (
     ClinvkError,
     CliProtocolError,

@@ -11,7 +11,8 @@ import anyio
 import pytest
 
 from clinvk.backends import acp
-from clinvk.backends.acp import AcpAgent, AcpParser
+from clinvk.backends.acp import AcpAgent
+from clinvk.backends.acp_parser import AcpParser
 from clinvk.errors import CliCrashedError, CliProtocolError
 from clinvk.events import (
     Event,

@@ -20,7 +20,6 @@ from clinvk.errors import (
     ModelNotFoundError,
     NotInstalledError,
     NotLoggedInError,
-    UnsupportedError,
 )
 from clinvk.events import (
     Event,
@@ -44,114 +43,8 @@ from clinvk.turn import (
     ToolSpec,
     Turn,
 )
+from tests.backends.acp_script import AGENT
 
-AGENT = r"""
-import json, os, sys, threading, urllib.request
-
-how = sys.argv[1]
-servers = {}
-written = threading.Lock()
-answers = {}
-
-def send(**message):
-    with written:
-        print(json.dumps({"jsonrpc": "2.0", **message}), flush=True)
-
-def update(session, **fields):
-    send(method="session/update", params={"sessionId": session, "update": fields})
-
-def say(session, text, **more):
-    block = {"type": "text", "text": text}
-    update(session, sessionUpdate="agent_message_chunk", content=block, **more)
-
-def post(session, method, params):
-    [server] = servers[session]
-    headers = {h["name"]: h["value"] for h in server["headers"]}
-    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-    request = urllib.request.Request(server["url"], json.dumps(body).encode(), headers)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request) as reply:
-        return json.loads(reply.read())
-
-def call(session, number, name, arguments):
-    title = f"mcp__x__{name}"
-    update(session, sessionUpdate="tool_call", toolCallId=str(number), title=title, kind="other")
-    reply = post(session, "tools/call", {"name": name, "arguments": arguments})
-    return reply["result"]["content"][0]["text"]
-
-def prompted(number, session, text):
-    if "call twice" in text:
-        both = [call(session, at, "get_time", {"at": at}) for at in (1, 2)]
-        say(session, " and ".join(both))
-    elif "own tool" in text:
-        ask = {"sessionId": session, "options": [
-            {"optionId": "yes", "kind": "allow_once"}, {"optionId": "no", "kind": "reject_once"}],
-            "toolCall": {"toolCallId": "t", "kind": "execute", "title": "x_get_time"}}
-        told = {"toolCallId": "t", "title": "x_get_time", "kind": "execute"}
-        update(session, sessionUpdate="tool_call", **told)
-        answers["ask"] = threading.Event()
-        send(id="ask", method="session/request_permission", params=ask)
-        answers["ask"].wait()
-        say(session, answers["said"])
-    elif "die" in text:
-        say(session, "so far")
-        print("out of memory", file=sys.stderr, flush=True)
-        os._exit(3)
-    elif "where" in text:
-        say(session, json.dumps([os.getcwd(), os.listdir("."), dict(os.environ)]))
-    elif "settings" in text:
-        say(session, json.dumps(chosen))
-    elif "JSON" in text:
-        say(session, '{"a": 1}')
-    else:
-        say(session, text)
-        meta = {"usage": {"inputTokens": 3, "outputTokens": 2}}
-        say(session, "", _meta=meta)
-    send(id=number, result={"stopReason": "end_turn"})
-
-chosen = []
-sessions = 0
-for line in sys.stdin:
-    message = json.loads(line)
-    number, method, params = message.get("id"), message.get("method"), message.get("params") or {}
-    if method is None:
-        answers["said"] = message["result"]["outcome"]["optionId"]
-        answers["ask"].set()
-    elif method == "initialize":
-        if how == "dies":
-            sys.exit("no such setting")
-        http = {"http": how != "takes no tools"}
-        takes = {"image": True, "audio": True, "embeddedContext": True}
-        send(id=number, result={
-            "agentInfo": {"name": "a", "version": "1.2"},
-            "agentCapabilities": {"promptCapabilities": takes, "mcpCapabilities": http},
-            "authMethods": [{"id": "l", "name": "Login", "description": "Run `a login`"}],
-        })
-    elif method == "session/new":
-        if how == "wants a login" and not os.path.exists(os.environ["LOGIN"]):
-            send(id=number, error={"code": -32000, "message": "Authentication required"})
-            continue
-        sessions += 1
-        session = f"s{sessions}"
-        servers[session] = params["mcpServers"]
-        if servers[session]:
-            post(session, "tools/list", {})
-        options = [{"name": "group", "options": [{"value": "big"}]}, {"value": "small"}]
-        result = {"sessionId": session}
-        if how != "has no models":
-            result["configOptions"] = [
-                {"id": "effort", "options": []},
-                {"id": "m", "category": "model", "options": options},
-            ]
-        result["modes"] = {"currentModeId": "yolo", "availableModes": [{"id": "default"}]}
-        send(id=number, result=result)
-    elif method == "session/prompt":
-        text = "".join(block["text"] for block in params["prompt"])
-        threading.Thread(target=prompted, args=(number, params["sessionId"], text)).start()
-    elif number is not None:
-        chosen.append([method, params])
-        send(id=number, result={})
-"""
 HUNG_S = 30
 TIME = ToolSpec("get_time", "Tells the time.", {"type": "object"})
 Make = Callable[..., AcpBackend]
@@ -212,7 +105,8 @@ async def test_what_is_no_command_of_the_agents_is_guarded(make: Make) -> None:
 async def test_what_it_can_do_is_known_once_it_runs(make: Make) -> None:
     backend = make()
     before = backend.capabilities
-    assert before.vision is before.tools is before.audio is before.pdf is Level.NO
+    assert {before.vision, before.audio, before.pdf} == {Level.NO}
+    assert (before.tools, before.tool_choice) == (Level.NATIVE, Level.EMULATED)
     await backend.warm()
     after = backend.capabilities
     assert after.vision is after.tools is after.audio is Level.NATIVE
@@ -246,8 +140,9 @@ async def test_models_and_modes_are_chosen_by_what_the_agent_offers(make: Make) 
         await told(make("has no models"), "hi", "big")
 
 
-async def test_calls_are_told_one_by_one_and_answered(make: Make) -> None:
-    async with make().open(turn("call twice", tools=(TIME,)), None) as live:
+@pytest.mark.parametrize("how", ["well", "takes stdio alone"])
+async def test_calls_are_told_one_by_one_and_answered(make: Make, how: str) -> None:
+    async with make(how).open(turn("call twice", tools=(TIME,)), None) as live:
         assert isinstance(live, Live)
         for at in (1, 2):
             events = await rest(live)
@@ -262,6 +157,27 @@ async def test_calls_are_told_one_by_one_and_answered(make: Make) -> None:
             Finished(FinishReason.STOP),
         ]
         assert live.waits
+
+
+@pytest.mark.parametrize(
+    ("how", "tools", "stdio"),
+    [
+        ("well", "auto", False),
+        ("well", "stdio", True),
+        ("takes stdio alone", "auto", True),
+    ],
+)
+async def test_tools_are_reached_as_the_agent_can_or_as_it_is_told(
+    make: Make, how: str, tools: str, stdio: bool
+) -> None:
+    backend = make(how, tools=tools)
+    events = await ask(backend, turn("servers", tools=(TIME,)))
+    [said] = [event.text for event in events if isinstance(event, TextDelta)]
+    [server] = json.loads(said)
+    assert ("command" in server, "url" in server) == (stdio, not stdio)
+    if stdio:
+        secret = {each["name"]: each["value"] for each in server["env"]}
+        assert not any(word in str(server["args"]) for word in secret.values())
 
 
 async def test_an_agent_that_dies_is_a_crash_with_its_last_words(make: Make) -> None:
@@ -308,14 +224,50 @@ async def test_the_form_of_an_answer_is_asked_for_in_words(make: Make) -> None:
 
 
 async def test_what_cannot_be_done_is_refused_or_named(make: Make) -> None:
-    backend = make("takes no tools")
+    backend = make()
     must = ToolChoice(ToolMode.REQUIRED)
     asked = turn("hi", tools=(TIME,), tool_choice=must, effort="high")
-    assert backend.check(asked) == ("reasoning_effort", "tool_choice")
-    with pytest.raises(UnsupportedError, match="takes no tools by HTTP"):
-        await ask(backend, asked)
+    assert backend.check(asked) == ("reasoning_effort",)
     with pytest.raises(BadRequestError, match="the message is empty"):
         backend.check(turn(""))
+
+
+async def test_a_call_that_must_be_is_asked_for_in_words(make: Make) -> None:
+    for name, words in ((None, "at least one of your tools"), ("get_time", "the tool get_time")):
+        must = ToolChoice(ToolMode.REQUIRED, name)
+        events = await ask(make(), turn("hi", tools=(TIME,), tool_choice=must))
+        said = "".join(event.text for event in events if isinstance(event, TextDelta))
+        assert f"Your next reply must be a call of {words}." in said
+
+
+async def test_an_effort_is_chosen_where_the_agent_has_efforts(make: Make) -> None:
+    backend = make("thinks")
+    chosen = json.loads("".join([await told(backend, "settings")]))
+    assert [each for each in chosen if each[0] == "session/set_config_option"] == []
+    assert backend.capabilities.reasoning_effort is Level.NATIVE
+    asked = turn("settings", effort="medium")
+    assert backend.check(asked) == ()
+    events = await ask(backend, asked)
+    [said] = [event.text for event in events if isinstance(event, TextDelta) and event.text]
+    wanted = {"sessionId": "s2", "configId": "effort", "value": "low"}
+    assert ["session/set_config_option", wanted] in json.loads(said)
+
+
+async def test_a_session_is_closed_and_deleted_where_the_agent_can(make: Make) -> None:
+    backend = make()
+    await told(backend, "hi")
+    methods = [each[0] for each in json.loads(await told(backend, "settings"))]
+    assert methods[1:3] == ["session/close", "session/delete"]
+
+
+async def test_a_login_that_asks_nobody_is_done_at_the_start(make: Make) -> None:
+    assert await told(make(auth="key"), "hi") == "hi"
+    with pytest.raises(NotLoggedInError, match="refuses the login 'browser': no such way"):
+        await told(make(auth="browser"), "hi")
+
+
+async def test_an_agent_of_a_newer_protocol_alone_is_refused(make: Make) -> None:
+    assert "version 2 of its protocol only" in str((await make("is newer").health()).reason)
 
 
 async def test_a_program_that_is_not_there_is_named_with_what_to_do(make: Make) -> None:

@@ -9,7 +9,7 @@ import yaml
 
 from clinvk import config
 from clinvk.server.app import create_app
-from tests.backends.test_acp_agent import AGENT
+from tests.backends.acp_script import AGENT
 from tests.serving import API, serving
 
 HUNG_S = 60
