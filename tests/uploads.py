@@ -72,10 +72,13 @@ def with_folder(config: Config, folder: Path, **server: Any) -> Config:
 
 @asynccontextmanager
 async def files_in(
-    folder: Path, config: Config | None = None, **server: Any
+    folder: Path,
+    config: Config | None = None,
+    backend: ScriptBackend | None = None,
+    **server: Any,
 ) -> AsyncIterator[Files]:
     """Serve a scripted backend."""
-    backend = ScriptBackend()
+    backend = backend or ScriptBackend()
     made = with_folder(config or script_config(), folder, **server)
     app = create_app(made, build=builder(backend))
     async with serving(app) as url, aiohttp.ClientSession() as http:
