@@ -67,9 +67,10 @@ $(AGENTS)/.installed: tests/real/agents/package.json tests/real/agents/package-l
 	cd tests/real/agents && npm install --no-save --ignore-scripts --no-audit --no-fund
 	@touch $@
 
-# A client that cannot live with the newest openai, and the openai that it can live with.
-$(OLDER)/.installed: tests/real/instructor_client.txt | .venv/.dev
+# A client that cannot live with the newest openai, and the openai that it can live with; and a
+# server, whose packages are its own.
+$(OLDER)/.installed: tests/real/instructor_client.txt tests/real/llmock.txt | .venv/.dev
 	$(BIN)/python -m venv --clear --without-pip $(OLDER)
 	$(BIN)/python -m pip --python $(OLDER) install --quiet --disable-pip-version-check \
-		-r tests/real/instructor_client.txt
+		-r tests/real/instructor_client.txt -r tests/real/llmock.txt
 	@touch $@
