@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 # A step by name or number, or a condition: $.a.b, $.a[0], $['a b'], $[role=assistant].content
-PATH_STEP = r"\.[A-Za-z_][\w-]*|\[\d+\]|\['[^']*'\]|\[[A-Za-z_][\w-]*=[^\]]*\]"
+# pydantic and `re` do not mean the same by \w and \d.
+_NAME = "[A-Za-z_][A-Za-z0-9_-]*"
+PATH_STEP = rf"\.{_NAME}|\[[0-9]+\]|\['[^']*'\]|\[{_NAME}=[^\]]*\]"
 JsonPath = Annotated[str, Field(pattern=rf"^\$({PATH_STEP})*$")]
 ExitError = Literal[
     "bad_request", "context_too_long", "not_logged_in", "rate_limited", "overloaded", "upstream"

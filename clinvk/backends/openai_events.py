@@ -175,12 +175,9 @@ def _usage(told: _Usage) -> Usage:
     prompt = told.prompt_tokens_details or _PromptDetails()
     completion = told.completion_tokens_details or _CompletionDetails()
     cached = prompt.cached_tokens or told.cached_tokens or told.prompt_cache_hit_tokens
-    return Usage(
-        told.prompt_tokens or 0,
-        told.completion_tokens or 0,
-        cached_tokens=cached or 0,
-        reasoning_tokens=completion.reasoning_tokens or 0,
-    )
+    counts = (told.prompt_tokens, told.completion_tokens, cached, completion.reasoning_tokens)
+    given, made, cached, thought = (max(count or 0, 0) for count in counts)
+    return Usage(given, made, cached_tokens=cached, reasoning_tokens=thought)
 
 
 def _words(value: object) -> str:

@@ -16,6 +16,7 @@ from clinvk import __version__
 from clinvk.service import Service
 from clinvk.telling import Ask
 
+MOST_TOKENS = 2**53  # of one turn: some count as nobody can
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
@@ -70,7 +71,7 @@ class Metrics:
                 "reasoning": usage.reasoning_tokens,
             }
             for kind, count in kinds.items():
-                self._tokens.labels(backend, kind).inc(count)
+                self._tokens.labels(backend, kind).inc(min(max(count, 0), MOST_TOKENS))
 
     def observe_request(self, request: web.Request, status: int) -> None:
         """Count a request that has been answered."""

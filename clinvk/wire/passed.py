@@ -10,6 +10,7 @@ from typing import Any
 from clinvk.events import Usage
 
 TAIL_BYTES = 64 * 1024  # of a reply that are looked through for its usage
+LOOKS = 8  # at what may be it, the last first
 
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -137,10 +138,10 @@ class UsageTail:
     def usage(self) -> Usage | None:
         """Return the last usage that was told, if any was."""
         found = [match.end() for match in _USAGE.finditer(self._tail)]
-        for start in reversed(found):
+        for start in found[: -LOOKS - 1 : -1]:
             try:
                 told, _ = _DECODER.raw_decode(self._tail[start:].decode("utf-8", "replace"))
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             return _usage(told)
         return None

@@ -3,7 +3,7 @@
 import json
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,3 +202,11 @@ async def made(
 def adapter(request: pytest.FixtureRequest) -> str:
     """Each adapter in turn."""
     return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _no_bugs(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Whatever goes wrong, nothing of it is a bug of clinvk's to its own log."""
+    yield
+    said = [record.getMessage() for record in caplog.get_records("call")]
+    assert [each for each in said if "by a bug" in each or "a supervised job failed" in each] == []

@@ -22,6 +22,7 @@ CODES: dict[str, tuple[set[str], set[str]]] = {
     **dict.fromkeys(("die-during", "reset-during", "bad-chunk", "long-body"), BROKEN),
     # Whoever has heard the end of an answer needs no end of its connection.
     **dict.fromkeys(("no-end", "short-length"), (LATE[0] | BROKEN[0], RIGHT)),
+    "odd-usage": (RIGHT, RIGHT),
     **dict.fromkeys(("early-hints", "dies-after", "resets-after", "byte-by-byte"), (RIGHT, RIGHT)),
     **dict.fromkeys(("noise", "bad-utf8"), (OWN, RIGHT)),
     **dict.fromkeys(

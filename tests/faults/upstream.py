@@ -131,6 +131,21 @@ async def _endless_error(talk: Talk) -> None:
 
 
 CALL = {"index": 0, "id": "a", "function": {"name": "f", "arguments": "[" * 5000}}
+
+
+async def _odd_usage(talk: Talk) -> None:
+    """Count as nobody counts: in a chunk for each way, or in the body."""
+    counts = {"prompt_tokens": -5, "completion_tokens": 10**400, "total_tokens": True}
+    told = json.dumps({"choices": [], "usage": counts}).encode()
+    if talk.stream:
+        await talk.begin()
+        await talk.say(b"data: %s\n\n" % told, *talk.pieces[1:])
+    else:
+        await talk.head()
+        await talk.say(whole()[:-1] + b"," + told.partition(b", ")[2])
+    await talk.done()
+
+
 HTML = b"<html><body>Bad gateway</body></html>"
 ERROR = event({"error": {"message": "out of memory", "type": "server_error", "code": 500}})
 NOISE = (
@@ -182,6 +197,7 @@ FAULTS: dict[str, Fault] = {
     "resets-after": then(Talk.well, Talk.reset),
     "noise": said(*NOISE),
     "bad-utf8": said(BAD),
+    "odd-usage": _odd_usage,
     "byte-by-byte": _byte_by_byte,
     # whole bodies
     "nothing": plain(b"", Content_Type=SSE),
