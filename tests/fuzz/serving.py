@@ -4,10 +4,11 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 
 import anyio
 
-from clinvk.config import Config, EchoConfig, ServerConfig, StoreConfig
+from clinvk.config import Config, EchoConfig, FilesConfig, ServerConfig, StoreConfig
 from clinvk.server.app import create_app
 from tests.serving import serving
 
@@ -21,7 +22,7 @@ CONFIG = Config(
 
 @contextmanager
 def served() -> Iterator[str]:
-    """Serve until it is left; gives the address."""
+    """Serve until it is left; gives the address. Files are kept in a folder that goes with it."""
     addresses: list[str] = []
     up = threading.Event()
     leave: list[anyio.Event] = []
@@ -30,12 +31,15 @@ def served() -> Iterator[str]:
     async def run() -> None:
         async with anyio.from_thread.BlockingPortal() as portal:
             leave.append(anyio.Event())
-            async with serving(create_app(CONFIG)) as url:
+            async with serving(create_app(config)) as url:
                 addresses.append(url)
                 loops.append(portal)
                 up.set()
                 await leave[0].wait()
 
+    folder = TemporaryDirectory()
+    server = CONFIG.server.model_copy(update={"files": FilesConfig(path=folder.name)})
+    config = CONFIG.model_copy(update={"server": server})
     thread = threading.Thread(target=anyio.run, args=(run,))
     thread.start()
     try:
@@ -45,6 +49,7 @@ def served() -> Iterator[str]:
         if loops:
             loops[0].start_task_soon(leave[0].set)
         thread.join(LONG_S)
+        folder.cleanup()
 
 
 def exchange(url: str, sent: bytes, *, quiet_s: float = 0.0) -> bytes:

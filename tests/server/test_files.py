@@ -182,7 +182,8 @@ async def test_a_store_that_fails_is_told_without_its_place(
         ident = await files.keep()
         for path in files.kept:
             path.unlink()
-            path.mkdir()
+        await files.call("GET", f"/{ident}/content", status=404)
+        await anyio.Path(folder / ident).mkdir()
         await files.call("GET", f"/{ident}/content", status=500)
     await anyio.Path(tmp_path / "other").write_bytes(b"")
     caplog.clear()
