@@ -36,7 +36,8 @@ MODEL = "wordllama"
 MAX_TOKENS = 65_536
 MAX_CHARACTERS = 4 * MAX_TOKENS
 _BATCH_INPUTS = 64
-_BATCH_SIZE = 65_536  # characters; a token is taken for four
+_BATCH_SIZE = 65_536  # characters
+_TOKEN_SIZE = 16  # characters that a token is taken for: most have four, the longest 128
 _PIECE_BYTES = 256 * 1024
 
 T = TypeVar("T")
@@ -51,8 +52,8 @@ class Input:
 
     @property
     def size(self) -> int:
-        """About how many characters it has."""
-        return len(self.value) * (1 if isinstance(self.value, str) else 4)
+        """About how many characters it has, rather too many."""
+        return len(self.value) * (1 if isinstance(self.value, str) else _TOKEN_SIZE)
 
     def text(self) -> str:
         """Return the text, within `MAX_CHARACTERS`.

@@ -6,7 +6,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -264,9 +264,27 @@ async def test_without_the_extra_it_says_how_to_get_it(
         await asked(backend)
 
 
+def test_a_model_without_metadata_has_no_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert embedding_model.model_version() is None
+
+
+async def test_a_body_comes_whole(backend: EmbeddingsBackend) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"{}"
+
+    with pytest.raises(TypeError, match="comes whole"):
+        async with backend.send(Passed("embeddings", {}, pieces())):
+            pass
+
+
 BROKEN = """
 import sys
 sys.path.insert(0, {folder!r})
+if {missing}:
+    sys.modules["wordllama"] = None
 from clinvk.backends import embedding_model
 from clinvk.errors import UnavailableError
 try:
@@ -276,12 +294,12 @@ except UnavailableError as exc:
 """
 
 
-@pytest.mark.parametrize("broken", ["gone", "nothing", "other shape"])
+@pytest.mark.parametrize("broken", ["missing", "gone", "nothing", "other shape"])
 def test_a_package_that_is_broken_is_told(broken: str, tmp_path: Path) -> None:
     package = tmp_path / "wordllama"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    if broken != "gone":
+    if broken not in ("missing", "gone"):
         for name in ("weights", "tokenizers"):
             (package / name).mkdir()
         vectors = np.zeros((2, 256 if broken == "nothing" else 8), np.float16)
@@ -290,7 +308,7 @@ def test_a_package_that_is_broken_is_told(broken: str, tmp_path: Path) -> None:
         text = "" if broken == "nothing" else json.dumps({"version": "1.0", "model": model})
         (package / "tokenizers/l2_supercat_tokenizer_config.json").write_text(text)
     done = subprocess.run(
-        [sys.executable, "-c", BROKEN.format(folder=str(tmp_path))],
+        [sys.executable, "-c", BROKEN.format(folder=str(tmp_path), missing=broken == "missing")],
         capture_output=True,
         text=True,
         timeout=HUNG_S,

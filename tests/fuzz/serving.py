@@ -1,4 +1,4 @@
-"""A server with `echo` in a thread of its own, for clients that know no event loop."""
+"""A server in a thread of its own, for clients that know no event loop."""
 
 import socket
 import threading
@@ -8,14 +8,24 @@ from tempfile import TemporaryDirectory
 
 import anyio
 
-from clinvk.config import Config, EchoConfig, FilesConfig, ServerConfig, StoreConfig
+from clinvk.config import (
+    Config,
+    EchoConfig,
+    EmbeddingsConfig,
+    FilesConfig,
+    ServerConfig,
+    StoreConfig,
+)
 from clinvk.server.app import create_app
 from tests.serving import serving
 
 LONG_S = 20.0  # a guard against hanging tests, not a measure
 CONFIG = Config(
     server=ServerConfig(store=StoreConfig(path=":memory:"), max_body_mb=1),
-    backends={"echo": EchoConfig(kind="echo", max_concurrency=1024, max_queue=65_536)},
+    backends={
+        "echo": EchoConfig(kind="echo", max_concurrency=1024, max_queue=65_536),
+        "embeddings": EmbeddingsConfig(kind="embeddings"),
+    },
     aliases={"m": "echo"},
 )
 

@@ -292,6 +292,21 @@ async def test_an_upstream_keeps_its_own_byte_for_byte() -> None:
         assert asked.body == body.replace("up/m", "m").encode()
 
 
+async def test_a_route_leads_on_where_the_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wordllama", None)
+    async with RawUpstream().running() as up:
+        up.answer = Answer(pieces=(b'{"data": []}',))
+        text = json.dumps(
+            {
+                "server": {"store": {"path": ":memory:"}},
+                "backends": {**BOTH, "up": {"kind": "openai", "base_url": up.url}},
+                "routes": {"v": {"targets": ["embeddings", "up/m"], "fallback": ["not_installed"]}},
+            }
+        )
+        async for world in served(config.parse(text, name="t", env={})):
+            assert await world.ask({"model": "v", "input": "a"}) == (200, {"data": []})
+
+
 OFFLINE = """
 import asyncio, json, os, socket, sys
 def refuse(*args):
