@@ -32,6 +32,8 @@ CANCEL_S = 2.0  # an agent that is well confirms within milliseconds
 NOISE_CHARS = 2000
 EXIT_S = 2.0  # from the end of stdout to the exit code
 
+REFUSED = "clinvk/refused"  # among a session's messages: a permission that was not given
+
 _log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
@@ -305,11 +307,14 @@ class AcpAgent:
     async def _refuse(self, number: int | str, method: str, params: Message) -> None:
         with suppress(RpcClosedError):
             if method == "session/request_permission":
-                await self._peer.reply(number, {"outcome": self._decide(params)})
+                outcome, allowed = self._decide(params)
+                if not allowed:
+                    self._route(REFUSED, params)
+                await self._peer.reply(number, {"outcome": outcome})
             else:
                 await self._peer.refuse(number, METHOD_NOT_FOUND, f"{method!r} is not offered")
 
-    def _decide(self, params: Message) -> Message:
+    def _decide(self, params: Message) -> tuple[Message, bool]:
         permit, call = self.permits.get(str(params.get("sessionId"))), params.get("toolCall")
         allowed = permit is not None and isinstance(call, dict) and permit(call)
         # Rejecting this once, if that is offered: `cancelled` would end the turn.
@@ -317,5 +322,5 @@ class AcpAgent:
         options = params.get("options")
         for option in options if isinstance(options, list) else []:
             if isinstance(option, dict) and option.get("kind") == wanted:
-                return {"outcome": "selected", "optionId": option.get("optionId")}
-        return {"outcome": "cancelled"}
+                return {"outcome": "selected", "optionId": option.get("optionId")}, allowed
+        return {"outcome": "cancelled"}, False

@@ -31,6 +31,12 @@ _NETWORK = re.compile(
     r"|unable to connect|premature close|network error",
     re.IGNORECASE,
 )
+_LOGIN = re.compile(
+    r"(?:invalid|incorrect|missing|no|bad) api.?key|authentication (?:failed|error)|unauthori[sz]ed"
+    r"|not (?:logged|signed) in|please log in",
+    re.IGNORECASE,
+)
+_BUSY = re.compile(r"overloaded|high demand|at capacity", re.IGNORECASE)
 _SHOWN = 2000
 
 
@@ -67,6 +73,8 @@ def api_error(said: str, status: int | None, who: str) -> ClinvkError | None:
     if status is None:
         if _NETWORK.search(said):
             return UpstreamUnreachableError(f"{who} could not reach its model API: {said}")
+        status = 401 if _LOGIN.search(said) else 503 if _BUSY.search(said) else None
+    if status is None:
         return None
     if status == 401:
         return NotLoggedInError(

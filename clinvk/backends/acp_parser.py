@@ -126,9 +126,16 @@ def shown(block: object) -> str:
 class AgentParser(AcpParser):
     """Turns what an agent says in one turn into events."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, silence_ends: bool = False) -> None:
+        """Make one; `silence_ends` is whether a turn may end without a word."""
         super().__init__()
         self._spent: Usage | None = None
+        self._silence_ends = silence_ends
+        self._refused: str | None = None
+
+    def refused(self, what: str) -> None:
+        """Note that the agent was refused what it asked for."""
+        self._refused = what
 
     def feed(self, message: Message) -> list[Event]:
         """Take a message and return the events in it."""
@@ -143,7 +150,17 @@ class AgentParser(AcpParser):
     def ended(self, reason: str, result: Message) -> list[Event]:
         """Return the events of a turn's end."""
         spent = self._spent if self._spent is not None else _usage(result)
+        if not (spent and spent.output_tokens) and self._fell_silent(reason):
+            # Agents end so when they are refused something, or keep an error to themselves.
+            why = "" if self._refused is None else f" after it was refused {self._refused!r}"
+            return [Failed(CliProtocolError(f"the agent ended its turn without an answer{why}"))]
         return [*([] if spent is None else [spent]), *super().ended(reason, result)]
+
+    def _fell_silent(self, reason: str) -> bool:
+        if reason == "cancelled":
+            return self._refused is not None
+        idle = not (self._silence_ends or self.thinking or self.activity)
+        return reason == "end_turn" and not self.text and (idle or self._refused is not None)
 
     def paused(self) -> list[Event]:
         """Return what stands before the calls that a turn pauses for."""

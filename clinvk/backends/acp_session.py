@@ -16,7 +16,7 @@ from pathlib import Path
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
-from clinvk.backends.acp import AcpAgent, Message, content
+from clinvk.backends.acp import REFUSED, AcpAgent, Message, content
 from clinvk.backends.acp_errors import session_error
 from clinvk.backends.acp_options import (
     as_dict,
@@ -202,7 +202,7 @@ class Conversation(Live):
             self._require_sayable(texts, whole=None not in results.values())
             if any(call.gone for call in self._told.values()):
                 raise CliCrashedError("the agent has given up waiting for the results")
-            self._start()
+            self._start(silence_ends=True)
             for call_id, call in self._told.items():
                 call.answer(results[call_id] or [])
             self._told = {}
@@ -240,15 +240,20 @@ class Conversation(Live):
         self._messages = await self._prompt.enter_async_context(prompt)
         self._start()
 
-    def _start(self) -> None:
-        self._parser = AgentParser()
+    def _start(self, *, silence_ends: bool = False) -> None:
+        self._parser = AgentParser(silence_ends=silence_ends)
         self._last = None
 
     def _take(self, message: Message) -> list[Event]:
         if message.get("method") == _CALL:
             self._held.append(message["call"])
             return [] if self._told else self._tell()
-        update = as_dict(as_dict(message, "params"), "update")
+        params = as_dict(message, "params")
+        if message.get("method") == REFUSED:
+            call = as_dict(params, "toolCall")
+            self._parser.refused(str(call.get("title") or call.get("kind") or "a permission"))
+            return []
+        update = as_dict(params, "update")
         if str(update.get("sessionUpdate")).startswith("tool_call"):
             call_id = str(update.get("toolCallId"))
             self._seen.add(call_id)
@@ -272,8 +277,9 @@ class Conversation(Live):
     def _is_ours(self, call: Message) -> bool:
         """Whether the agent speaks of one of the caller's tools.
 
-        Agents have no common word for it: they name tool and server in the title, or in a field
-        `toolName` of their own. None of these is a command that a shell would take.
+        Agents have no common word for it: they name tool and server in the title, or the tool
+        with its arguments, or in a field `toolName` of their own. None of these is a command
+        that a shell would take.
         """
         if call.get("kind") not in {None, "other"}:
             return False
@@ -285,7 +291,20 @@ def is_tool(said: str, name: str) -> bool:
     """Whether an agent's word for a tool means one of clinvk's server."""
     server, tool = re.escape(SERVER), re.escape(name)
     forms = rf"(?:mcp_{{1,2}})?{server}(?:__|[_./:-]){tool}|{tool} \({server} MCP Server\)(?:: .*)?"
-    return re.fullmatch(forms, said) is not None
+    if re.fullmatch(forms, said) is not None:
+        return True
+    # To a shell the colon is a part of the command's name, and these have nothing to expand.
+    called, colon, arguments = said.partition(": ")
+    return called == name and bool(colon) and _is_plain_object(arguments)
+
+
+def _is_plain_object(text: str) -> bool:
+    if re.search(r"[$`\r\n]", text):
+        return False
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _tool_names(meta: object) -> list[object]:

@@ -153,8 +153,11 @@ class RpcPeer:
             if self._on_noise is not None:
                 self._on_noise(line)
             return
-        if not isinstance(message, dict):
-            return
+        for each in message if isinstance(message, list) else [message]:
+            if isinstance(each, dict):
+                self._take(each, answers)
+
+    def _take(self, message: dict[str, Any], answers: TaskGroup) -> None:
         method = message.get("method")
         if not isinstance(method, str):
             self._settle(message)

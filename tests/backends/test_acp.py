@@ -51,12 +51,19 @@ for line in sys.stdin:
     if method == "initialize":
         if how == "dies at start":
             sys.exit("no such config")
+        if how == "complains on stdout":
+            print("this program is no longer maintained")
+            sys.exit(0)
         if how == "refuses":
             send(id=number, error={"code": -32603, "message": "too old"})
         elif how == "is silent":
             continue
         print("not JSON")
         print("[1, 2]")
+        if how == "sends batches":
+            answer = {"jsonrpc": "2.0", "id": number, "result": {"agentInfo": "in a batch"}}
+            print(json.dumps([{"method": "other"}, answer]), flush=True)
+            continue
         send(id=number, result={"agentInfo": {"version": "9"}, "saw": params})
     elif method == "session/new":
         if how == "opens no session":
@@ -234,6 +241,7 @@ async def test_an_agent_that_ignores_a_cancel_gets_no_more_turns(
     ("how", "error", "words"),
     [
         ("dies at start", CliCrashedError, "no such config"),
+        ("complains on stdout", CliCrashedError, "no longer maintained"),
         ("refuses", CliProtocolError, "too old"),
         ("is silent", CliProtocolError, "did not answer within"),
     ],
@@ -262,6 +270,10 @@ async def test_lines_that_are_not_json_are_told(supervisor: Supervisor, tmp_path
     with anyio.fail_after(10):
         await AcpAgent.greet(supervisor, process, on_noise=heard.append)
     assert heard == [b"not JSON"]
+
+
+async def test_messages_may_come_in_batches(supervisor: Supervisor, tmp_path: Path) -> None:
+    assert (await agent(supervisor, tmp_path, "sends batches")).info["agentInfo"] == "in a batch"
 
 
 async def test_a_refused_session_is_the_agents_error(

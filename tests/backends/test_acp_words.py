@@ -16,7 +16,7 @@ from clinvk.errors import (
     RateLimitedError,
     UpstreamUnreachableError,
 )
-from clinvk.events import Finished, FinishReason, Usage
+from clinvk.events import Failed, Finished, FinishReason, Started, TextDelta, Usage
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,8 @@ from clinvk.events import Finished, FinishReason, Usage
         (404, "no such model", None, ModelNotFoundError),
         (-32603, "fetch failed", None, UpstreamUnreachableError),
         (-32000, "Authentication required", None, NotLoggedInError),
+        (-31002, "Invalid API key (from env var KEY).", None, NotLoggedInError),
+        (-32603, "Internal error", "We're currently experiencing high demand", OverloadedError),
         (-32603, "Internal error", None, CliProtocolError),
     ],
 )
@@ -34,6 +36,11 @@ def test_errors_are_typed_by_the_status_in_their_words(
     code: int, message: str, data: object, error: type[ClinvkError]
 ) -> None:
     assert type(classify(code, message, data)) is error
+
+
+def chunk(**content: Any) -> dict[str, Any]:
+    update = {"sessionUpdate": "agent_message_chunk", "content": content}
+    return {"method": "session/update", "params": {"update": update}}
 
 
 @pytest.mark.parametrize(
@@ -50,15 +57,99 @@ def test_errors_are_typed_by_the_status_in_their_words(
     ],
 )
 def test_tokens_are_counted_as_the_agent_tells(counts: Any, usage: Usage | None) -> None:
-    [*before, last] = AgentParser().feed({"result": {"stopReason": "end_turn", "usage": counts}})
+    parser = AgentParser()
+    parser.feed(chunk(type="text", text="Hello."))
+    [*before, last] = parser.feed({"result": {"stopReason": "end_turn", "usage": counts}})
     assert before == ([] if usage is None else [usage])
     assert last == Finished(FinishReason.STOP)
 
 
 @pytest.mark.parametrize(
-    "said", ["x_get_time", "mcp__x__get_time", "x/get_time", "get_time (x MCP Server): {}"]
+    "said",
+    [
+        "x_get_time",
+        "mcp__x__get_time",
+        "x/get_time",
+        "get_time (x MCP Server): {}",
+        'get_time: {"zone": "CET"}',
+    ],
 )
 def test_a_tool_of_the_callers_is_known_by_what_agents_call_it(said: str) -> None:
     assert is_tool(said, "get_time")
     assert not is_tool(f"{said}\nrm", "get_time")
     assert not is_tool("get_time", "get_time")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "get_time",
+        "get_time; reboot",
+        "get_time: now",
+        "get_time: [1]",
+        'get_time: {"zone": "$(reboot)"}',
+        'get_time: {"zone": "`reboot`"}',
+        'get_time: {"zone":\n"reboot"\n: 1}',
+        "get_time: {}; reboot",
+        "get_time: " + "[" * 100_000,
+    ],
+)
+def test_what_a_shell_would_take_is_no_tool(said: str) -> None:
+    assert not is_tool(said, "get_time")
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ({"type": "resource_link", "uri": "file:///a", "name": "a"}, "[a](file:///a)"),
+        ({"type": "resource_link", "uri": "u", "name": "a", "title": "T"}, "[T](u)"),
+        ({"type": "resource", "resource": {"uri": "u", "text": "inside"}}, "inside"),
+        (
+            {"type": "image", "mimeType": "image/png", "data": "QQ"},
+            "![image](data:image/png;base64,QQ)",
+        ),
+        (
+            {"type": "audio", "mimeType": "audio/wav", "data": "QQ"},
+            "[audio](data:audio/wav;base64,QQ)",
+        ),
+    ],
+)
+def test_what_is_no_text_is_told_as_markdown(content: dict[str, Any], text: str) -> None:
+    assert AgentParser().feed(chunk(**content)) == [Started(), TextDelta(text)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"type": "resource", "resource": {"uri": "u", "blob": "QQ"}},
+        {"type": "resource", "resource": None},
+        {"type": "image", "mimeType": "image/png"},
+        {"type": "video", "data": "QQ"},
+    ],
+)
+def test_what_cannot_be_told_is_left_out(content: dict[str, Any]) -> None:
+    assert AgentParser().feed(chunk(**content)) == []
+
+
+END = {"result": {"stopReason": "end_turn"}}
+
+
+def test_an_end_without_a_word_is_no_answer() -> None:
+    [last] = AgentParser().feed(END)
+    assert isinstance(last, Failed)
+    assert "ended its turn without an answer" in last.error.message
+
+
+def test_an_end_without_a_word_is_one_after_results_or_with_tokens() -> None:
+    assert AgentParser(silence_ends=True).feed(END) == [Finished(FinishReason.STOP)]
+    counted = {"stopReason": "end_turn", "usage": {"inputTokens": 5, "outputTokens": 2}}
+    assert AgentParser().feed({"result": counted})[-1] == Finished(FinishReason.STOP)
+
+
+@pytest.mark.parametrize("reason", ["end_turn", "cancelled"])
+def test_who_ends_its_turn_as_it_was_refused_something_says_what(reason: str) -> None:
+    parser = AgentParser(silence_ends=True)
+    parser.refused("Run reboot")
+    [last] = parser.feed({"result": {"stopReason": reason}})
+    assert isinstance(last, Failed)
+    assert "after it was refused 'Run reboot'" in last.error.message
