@@ -167,11 +167,20 @@ class _Streamed:
         if self._unnamed and stream.settled:
             self._unnamed = False
             data = sse.comments(headers_of(stream)) + data
-        if _takes(self._request, len(data)):
-            await self._response.write(data)
-            return
-        with taken_in_time(self._request):
-            await self._response.write(data)
+        await write_in_time(self._request, self._response, data)
+
+
+async def write_in_time(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
+    """Write to a client, and cut it off if it takes nothing.
+
+    Raises:
+        ConnectionError: if it is gone, or was cut off.
+    """
+    if _takes(request, len(data)):  # a time limit costs more than the write
+        await response.write(data)
+        return
+    with taken_in_time(request):
+        await response.write(data)
 
 
 def _takes(request: web.Request, size: int) -> bool:

@@ -18,7 +18,7 @@ from clinvk.routing import Way
 from clinvk.server.access import ASKS, tried_before
 from clinvk.server.attachments import embedded
 from clinvk.server.auth import caller_of, own_key
-from clinvk.server.handlers import SERVICE, WAY, taken_in_time
+from clinvk.server.handlers import SERVICE, WAY, taken_in_time, write_in_time
 from clinvk.server.middleware import Handler, request_id
 from clinvk.service import Service
 from clinvk.telling import Ask
@@ -243,8 +243,7 @@ class Passage:
                 self._remember(piece)
             if tail is not None:
                 tail.push(piece)
-            with taken_in_time(self._request):
-                await response.write(piece)
+            await write_in_time(self._request, response, piece)
         ask.record.usage = None if tail is None else tail.usage()
         ask.record.outcome = "relayed" if reply.status < 400 else f"status_{reply.status}"
         with taken_in_time(self._request):
