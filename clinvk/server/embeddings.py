@@ -4,7 +4,7 @@ from aiohttp import web
 
 from clinvk.backends.base import Relay
 from clinvk.errors import ModelNotFoundError, UnsupportedError
-from clinvk.extras import INSTALL_EMBEDDINGS
+from clinvk.extras import INSTALL_EMBEDDINGS, has_embeddings
 from clinvk.server.handlers import SERVICE
 from clinvk.server.middleware import Handler
 
@@ -25,5 +25,6 @@ class Advised:
             backends = request.app[SERVICE].registry.backends.values()
             if any(isinstance(each, Relay) and ENDPOINT in each.endpoints for each in backends):
                 raise
-            told = f"{exc}; one of kind embeddings makes them offline: {INSTALL_EMBEDDINGS}"
+            how = "add one to backends.yaml" if has_embeddings() else INSTALL_EMBEDDINGS
+            told = f"{exc}; a backend of kind embeddings makes embeddings offline: {how}"
             raise type(exc)(told, param=exc.param) from None

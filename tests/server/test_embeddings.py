@@ -115,12 +115,16 @@ async def test_who_cannot_embed_names_who_can(world: World) -> None:
 
 @pytest.mark.parametrize("world", [{"echo": {"kind": "echo"}}], indirect=True)
 @pytest.mark.parametrize("model", ["echo", "text-embedding-3-small"])
-async def test_where_nobody_can_it_is_said_how_somebody_could(model: str, world: World) -> None:
+async def test_where_nobody_can_it_is_said_how_somebody_could(
+    model: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hint = "a backend of kind embeddings makes embeddings offline: "
     status, told = await world.ask({"model": model, "input": "a"})
     assert status in (400, 404)
-    assert told["error"]["message"].endswith(
-        "one of kind embeddings makes them offline: pip install 'clinvk[embeddings]'"
-    )
+    assert told["error"]["message"].endswith(hint + "add one to backends.yaml")
+    monkeypatch.setitem(sys.modules, "wordllama", None)
+    _, told = await world.ask({"model": model, "input": "a"})
+    assert told["error"]["message"].endswith(hint + "pip install 'clinvk[embeddings]'")
 
 
 async def test_without_the_extra_it_is_unavailable_and_says_how_to_get_it(
