@@ -28,6 +28,25 @@ seen.said = Buffer.from(await said.arrayBuffer()).toString();
 seen.heard = (await client.audio.transcriptions.create({ file: await sound(), model })).text;
 seen.translated = (await client.audio.translations.create({ file: await sound(), model })).text;
 
+const file = await client.files.create({
+  file: await toFile(Buffer.from("%PDF-1.4"), "a.pdf"),
+  purpose: "user_data",
+});
+const read = await client.chat.completions.create({
+  model,
+  messages: [
+    {
+      role: "user",
+      content: [
+        { type: "text", text: "hello" },
+        { type: "file", file: { file_id: file.id } },
+      ],
+    },
+  ],
+});
+const gone = await client.files.delete(file.id);
+seen.file = [file.filename, read.choices[0].message.content, gone.deleted];
+
 try {
   const content = "too much";
   await client.chat.completions.create({ model, messages: [{ role: "user", content }] });

@@ -162,13 +162,13 @@ async def test_audio_is_refused_with_the_name_of_who_takes_it(name: str, home: P
 
 
 @pytest.mark.parametrize("name", ["claude", "codex", "gemini"])
-async def test_a_file_by_id_is_refused_with_what_to_send(name: str, home: Path) -> None:
+async def test_a_file_that_is_not_here_is_refused_with_what_to_send(name: str, home: Path) -> None:
     async with bridge(name, home) as served:
         status, param, message = await refused(
             served, {"type": "file", "file": {"file_id": "file-1"}}
         )
-    assert (status, param) == (400, "messages[0].content[0]")
-    assert "send its file_data" in message
+    assert (status, param) == (400, "messages[0].content[0].file.file_id")
+    assert "upload it with POST /files, or send its content" in message
 
 
 async def test_what_stands_in_files_is_no_word_for_the_cli(claude: Bridge) -> None:

@@ -3,11 +3,13 @@
 One is aimock, a server of its own with OpenAI's API; the other is clinvk itself, behind another.
 """
 
+import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
@@ -26,12 +28,14 @@ from tests.real.bridge import bridge
 from tests.real.conftest import cli
 from tests.serving import API, serving
 from tests.test_media import PNG
+from tests.uploads import PDF
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
 HERE = Path(__file__).parent
 HUNG_S = 120
 MODEL = "up/gpt-4o"
+PDF_URL = f"data:application/pdf;base64,{base64.b64encode(PDF).decode()}"
 HELLO = "Hello! How can I help you today?"
 LOOK: Any = {
     "type": "function",
@@ -61,14 +65,16 @@ class World:
 @asynccontextmanager
 async def before(base_url: str, **fields: Any) -> AsyncIterator[World]:
     backend = {"kind": "openai", "base_url": base_url, "api_key": "sk-up", **fields}
-    text = json.dumps({"server": {"store": {"path": ":memory:"}}, "backends": {"up": backend}})
-    app = create_app(config.parse(text, name="t", env={}))
-    async with (
-        serving(app) as url,
-        AsyncOpenAI(base_url=url + API, api_key="unused", max_retries=0) as client,
-        AsyncAnthropic(base_url=f"{url}/anthropic", api_key="unused", max_retries=0) as other,
-    ):
-        yield World(base_url.removesuffix("/v1"), url, client, other)
+    with TemporaryDirectory() as folder:
+        server = {"store": {"path": ":memory:"}, "files": {"path": folder}}
+        text = json.dumps({"server": server, "backends": {"up": backend}})
+        app = create_app(config.parse(text, name="t", env={}))
+        async with (
+            serving(app) as url,
+            AsyncOpenAI(base_url=url + API, api_key="unused", max_retries=0) as client,
+            AsyncAnthropic(base_url=f"{url}/anthropic", api_key="unused", max_retries=0) as other,
+        ):
+            yield World(base_url.removesuffix("/v1"), url, client, other)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -209,6 +215,39 @@ async def test_every_other_endpoint_passes(world: World, tmp_path: Path) -> None
     assert (heard.text, translated.text) == ("heard", "translated")
 
 
+async def test_a_file_that_is_kept_here_is_sent_to_the_upstream(world: World) -> None:
+    file = await world.openai.files.create(file=("a.pdf", PDF), purpose="user_data")
+    sent = {"filename": "a.pdf", "file_data": PDF_URL}
+    hello: Any = {"type": "text", "text": "hello"}
+    raw = await world.openai.chat.completions.with_raw_response.create(
+        model=MODEL,
+        messages=[
+            {
+                "role": "user",
+                "content": [hello, {"type": "file", "file": {"file_id": file.id}}],
+            }
+        ],
+    )
+    assert raw.headers["x-clinvk-turn"] == "relayed"
+    assert raw.parse().choices[0].message.content == HELLO
+    given = [hello, {"type": "file", "file": sent}]
+    assert (await world.journal())[-1]["body"]["messages"][0]["content"] == given
+    response = await world.openai.responses.create(
+        model=MODEL,
+        input=[
+            {
+                "role": "user",
+                "content": [
+                    {"type": "input_text", "text": "hello"},
+                    {"type": "input_file", "file_id": file.id},
+                ],
+            }
+        ],
+    )
+    assert response.output_text == HELLO
+    assert (await world.journal())[-1]["body"]["messages"][0]["content"] == given
+
+
 async def test_the_node_client_uses_every_endpoint(world: World) -> None:
     with anyio.fail_after(HUNG_S):
         done = await anyio.run_process(
@@ -225,6 +264,7 @@ async def test_the_node_client_uses_every_endpoint(world: World) -> None:
         "said": "RIFF",
         "heard": "heard",
         "translated": "translated",
+        "file": ["a.pdf", HELLO, True],
         "error": {
             "name": "RateLimitError",
             "status": 429,
@@ -256,7 +296,13 @@ async def test_clinvk_is_an_upstream_of_clinvk(home: Path) -> None:
             assert first.choices[0].finish_reason == "tool_calls"
 
             inner.fake.answer(Reply())
-            kept = await outer.openai.responses.create(model="up/claude", input="one")
+            file = await outer.openai.files.create(file=("a.pdf", PDF), purpose="user_data")
+            read: Any = [{"type": "input_file", "file_id": file.id}]
+            kept = await outer.openai.responses.create(
+                model="up/claude", input=[{"role": "user", "content": read}]
+            )
+            data = base64.b64encode(PDF).decode()
+            assert data in set(upstream.leaves(inner.fake.requests[-1].body))
             after = await outer.openai.responses.create(
                 model="up/claude", input="two", previous_response_id=kept.id
             )
