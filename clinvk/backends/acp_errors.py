@@ -32,8 +32,8 @@ _NETWORK = re.compile(
     re.IGNORECASE,
 )
 _LOGIN = re.compile(
-    r"(?:invalid|incorrect|missing|no|bad) api.?key|authentication (?:failed|error)|unauthori[sz]ed"
-    r"|not (?:logged|signed) in|please log in",
+    r"(?:invalid|incorrect|missing|no|bad) (?:api.?key|credentials)"
+    r"|authentication (?:failed|error)|unauthori[sz]ed|not (?:logged|signed) in|please log in",
     re.IGNORECASE,
 )
 _BUSY = re.compile(r"overloaded|high demand|at capacity", re.IGNORECASE)

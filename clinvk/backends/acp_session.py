@@ -290,7 +290,8 @@ class Conversation(Live):
 def is_tool(said: str, name: str) -> bool:
     """Whether an agent's word for a tool means one of clinvk's server."""
     server, tool = re.escape(SERVER), re.escape(name)
-    forms = rf"(?:mcp_{{1,2}})?{server}(?:__|[_./:-]){tool}|{tool} \({server} MCP Server\)(?:: .*)?"
+    one = rf"(?:[A-Za-z]+: )?(?:mcp_{{1,2}})?{server}(?:__|[_./:-]){tool}"
+    forms = rf"{one}|{tool} \({server} MCP Server\)(?:: .*)?"
     if re.fullmatch(forms, said) is not None:
         return True
     # To a shell the colon is a part of the command's name, and these have nothing to expand.

@@ -70,6 +70,7 @@ def test_tokens_are_counted_as_the_agent_tells(counts: Any, usage: Usage | None)
         "x_get_time",
         "mcp__x__get_time",
         "x/get_time",
+        "Tool: x/get_time",
         "get_time (x MCP Server): {}",
         'get_time: {"zone": "CET"}',
     ],
@@ -85,6 +86,7 @@ def test_a_tool_of_the_callers_is_known_by_what_agents_call_it(said: str) -> Non
     [
         "get_time",
         "get_time; reboot",
+        "rm -r: x/get_time",
         "get_time: now",
         "get_time: [1]",
         'get_time: {"zone": "$(reboot)"}',
