@@ -25,7 +25,8 @@ from clinvk.procs.tail import scrub
 
 AUTH_REQUIRED = -32000
 
-_STATUS = re.compile(r"(?<![\d.:])([45]\d\d)(?![\d.])")
+# Not what is part of an address, a path, a version or a measure, or the number of a line of code.
+_STATUS = re.compile(r"(?<![\d.:/-])(?<!line )([45]\d\d)(?![\w.])")
 _NETWORK = re.compile(
     r"econn|enotfound|etimedout|eai_again|fetch failed|socket hang up|connection (?:error|refused)"
     r"|unable to connect|premature close|network error",

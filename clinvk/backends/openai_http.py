@@ -20,6 +20,7 @@ from clinvk.backends.openai_errors import failure, retry_after
 from clinvk.config import OpenAIConfig
 from clinvk.errors import ClinvkError, CliProtocolError, UpstreamError, UpstreamUnreachableError
 from clinvk.procs.supervisor import Supervisor
+from clinvk.procs.tail import remember
 
 CONNECT_S = 10.0
 RETRY_S = 0.25  # before the first retry; doubled for each further
@@ -68,6 +69,9 @@ class Upstream:
         self._base = config.base_url.rstrip("/")
         self._session: aiohttp.ClientSession | None = None
         self._closing = anyio.Event()
+        # By the names of variables, as those of programs: what no error may repeat.
+        remember({name.replace("-", "_"): value for name, value in config.headers.items()})
+        remember({"API_KEY": config.api_key or ""})
 
     def close(self) -> None:
         """Begin to close every connection."""

@@ -30,6 +30,9 @@ from clinvk.events import Failed, Finished, FinishReason, Started, TextDelta, Us
         (-31002, "Invalid API key (from env var KEY).", None, NotLoggedInError),
         (-32603, "Internal error", "We're currently experiencing high demand", OverloadedError),
         (-32603, "Internal error", None, CliProtocolError),
+        (-32603, "failed", 'File "/x-429/a/503/b.py", line 500, in f', CliProtocolError),
+        (-32603, "took 450ms of 512MB at 10.0.0.1:443", None, CliProtocolError),
+        (-32603, "HTTP 429, wait", None, RateLimitedError),
     ],
 )
 def test_errors_are_typed_by_the_status_in_their_words(

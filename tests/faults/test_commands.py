@@ -69,10 +69,15 @@ def as_(output: str) -> dict[str, Any]:
     return {"output": output, "command": [*standin("command"), f"--{output}"]}
 
 
+@pytest.mark.parametrize("impatient", [False, True])
 @pytest.mark.parametrize("output", ["jsonl", "text"])
-async def test_one_answer_or_one_error_and_nothing_left(output: str, tmp_path: Path) -> None:
-    faults = JSONL if output == "jsonl" else TEXT
-    async with made("command", tmp_path, impatient=True, **as_(output)) as world:
+async def test_one_answer_or_one_error_and_nothing_left(
+    output: str, tmp_path: Path, *, impatient: bool
+) -> None:
+    """Those that hang are waited for impatiently, and the others as long as it takes."""
+    every = JSONL if output == "jsonl" else TEXT
+    faults = {fault: codes for fault, codes in every.items() if (codes is LATE) == impatient}
+    async with made("command", tmp_path, impatient=impatient, **as_(output)) as world:
         found = await all_at_once(world, faults)
         assert wrong(found, faults) == []
         for stream in (True, False):
