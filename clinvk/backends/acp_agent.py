@@ -37,6 +37,7 @@ from clinvk.errors import (
     ClinvkError,
     NotInstalledError,
     NotLoggedInError,
+    UnsupportedError,
 )
 from clinvk.events import Event
 from clinvk.procs import scratch
@@ -52,6 +53,7 @@ from clinvk.turn import Message, Role, TextPart, ToolMode, Turn, require_known_c
 INSTALL_FIX = "install it, or mend `command` in backends.yaml"
 LOGIN_FIX = "start the agent by hand and log in"
 SCRATCH = "acp"
+DEAF_AFTER = 2  # turns with tools that the agent did not ask for
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +95,7 @@ class AcpBackend:
         )
         self._tools = ToolServer(supervisor)
         self._no_login: NotLoggedInError | None = None
+        self._newest: AgentServer | None = None
         self._swept = False
 
     def __repr__(self) -> str:
@@ -107,6 +110,12 @@ class AcpBackend:
         """Return the fields without effect; see `Backend.check`."""
         self._argv()
         left_out = check_tools(turn, self.name)
+        if offered(turn) and self.capabilities.tools is Level.NO:
+            raise UnsupportedError(
+                f"the agent of {self.name!r} does not ask which tools there are, though agents "
+                "must; leave them out",
+                param="tools",
+            )
         require_known_calls(turn)
         structured.check_format(turn.format)
         acp_prompt.prompt(turn, self.name)
@@ -134,6 +143,7 @@ class AcpBackend:
                 offer = await stack.enter_async_context(
                     self._tools.offer(shown, conversation.called)
                 )
+                stack.callback(self._note_hearing, server, offer)
             folder = server.new_folder()
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             try:
@@ -187,6 +197,15 @@ class AcpBackend:
         """Begin to stop every process."""
         self._pool.stop()
 
+    def _note_hearing(self, server: AgentServer, offer: Offer) -> None:
+        """Learn whether the agent asks for tools; some do not look at what they are given."""
+        server.unheard = 0 if offer.listed else server.unheard + 1
+        if server.unheard == DEAF_AFTER and server is self._newest:
+            _log.warning("%s: the agent does not ask which tools there are", self.name)
+            self.capabilities = replace(
+                self.capabilities, tools=Level.NO, tool_choice=Level.NO, resumed_turns=Level.NO
+            )
+
     def _env(self) -> dict[str, str]:
         return child_environment(self._config.pass_env, self._config.env)
 
@@ -226,7 +245,8 @@ class AcpBackend:
             ) from exc
         efforts = self.capabilities.reasoning_effort
         self.capabilities = replace(can(agent.info, pdf=config.pdf), reasoning_effort=efforts)
-        return AgentServer(agent, folder, reach(agent.info, config.tools))
+        self._newest = AgentServer(agent, folder, reach(agent.info, config.tools))
+        return self._newest
 
 
 def _with_choice(turn: Turn) -> Turn:

@@ -26,9 +26,12 @@ from clinvk.procs.tail import scrub
 AUTH_REQUIRED = -32000
 
 # Not what is part of an address, a path, a version or a measure, or the number of a line of code.
-_STATUS = re.compile(r"(?<![\d.:/-])(?<!line )([45]\d\d)(?![\w.])")
+_STATUS = re.compile(
+    r"(?<![\d.:/-])(?<!line )(?<!port )([45]\d\d)(?![\w.])"
+    r"(?! (?:ms|seconds|[kKMG]i?B|bytes|tokens|lines|characters|files)\b)"
+)
 _NETWORK = re.compile(
-    r"econn|enotfound|etimedout|eai_again|fetch failed|socket hang up|connection (?:error|refused)"
+    r"\b(?:econn\w+|enotfound|etimedout|eai_again)\b|fetch failed|socket hang up|connection (?:error|refused)"
     r"|unable to connect|premature close|network error",
     re.IGNORECASE,
 )

@@ -76,7 +76,7 @@ class AgentServer:
     """A running agent with its private folder, as the pool and the turns see it.
 
     `reach` is how it gets at the caller's tools: `http` or `stdio`. `has_efforts` is known from
-    the last session.
+    the last session, `unheard` counts the last turns with tools that it did not ask for.
     """
 
     def __init__(self, agent: AcpAgent, folder: Path, reach: str = "http") -> None:
@@ -84,6 +84,7 @@ class AgentServer:
         self.folder = folder
         self.reach = reach
         self.has_efforts = False
+        self.unheard = 0
         self._lists_late = False
 
     @property

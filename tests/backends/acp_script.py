@@ -110,7 +110,7 @@ for line in sys.stdin:
         sessions += 1
         session = f"s{sessions}"
         servers[session] = params["mcpServers"]
-        if servers[session]:
+        if servers[session] and how != "is deaf to tools":
             post(session, "tools/list", {})
         efforts = [{"value": e} for e in ("off", "low", "high") if how == "thinks"]
         options = [{"name": "group", "options": [{"value": "big"}]}, {"value": "small"}]

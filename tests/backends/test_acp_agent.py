@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
+from clinvk.backends import acp_session
 from clinvk.backends.acp_agent import AcpBackend
 from clinvk.backends.base import Live, State
 from clinvk.capabilities import Level
@@ -20,6 +21,7 @@ from clinvk.errors import (
     ModelNotFoundError,
     NotInstalledError,
     NotLoggedInError,
+    UnsupportedError,
 )
 from clinvk.events import (
     Event,
@@ -238,6 +240,24 @@ async def test_a_call_that_must_be_is_asked_for_in_words(make: Make) -> None:
         events = await ask(make(), turn("hi", tools=(TIME,), tool_choice=must))
         said = "".join(event.text for event in events if isinstance(event, TextDelta))
         assert f"Your next reply must be a call of {words}." in said
+
+
+async def test_an_agent_that_asks_for_no_tools_is_offered_none_any_more(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(acp_session, "LIST_S", 0.01)
+    backend = make("is deaf to tools", recycle_after=3)
+    asked = turn("hi", tools=(TIME,))
+    for _ in range(2):
+        assert backend.capabilities.tools is Level.NATIVE
+        await ask(backend, asked)
+    assert backend.capabilities.tools is Level.NO
+    assert "does not ask which tools there are" in caplog.text
+    with pytest.raises(UnsupportedError, match="leave them out"):
+        backend.check(asked)
+    with anyio.fail_after(HUNG_S):
+        while backend.capabilities.tools is Level.NO:  # until another process, which may hear
+            assert await told(backend, "hi") == "hi"
 
 
 async def test_an_effort_is_chosen_where_the_agent_has_efforts(make: Make) -> None:
