@@ -3,15 +3,16 @@
 Owns what may be set and what fits together; config owns the file that they stand in.
 """
 
+import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
-# A step by name or number, or a condition: $.a.b, $.a[0], $['a b'], $[role=assistant].content
+# A step by name, by number, or a condition: $.a['b c'], $.a[0], $[-1], $[role=assistant].content
 # pydantic and `re` do not mean the same by \w and \d.
 _NAME = "[A-Za-z_][A-Za-z0-9_-]*"
-PATH_STEP = rf"\.{_NAME}|\[[0-9]+\]|\['[^']*'\]|\[{_NAME}=[^\]]*\]"
+PATH_STEP = rf"\.{_NAME}|\[-?[0-9]+\]|\['[^']*'\]|\[{_NAME}=[^\]]*\]"
 JsonPath = Annotated[str, Field(pattern=rf"^\$({PATH_STEP})*$")]
 ExitError = Literal[
     "bad_request", "context_too_long", "not_logged_in", "rate_limited", "overloaded", "upstream"
@@ -119,20 +120,37 @@ class CountPaths(_Strict):
     cached: JsonPath | None = None
 
 
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as exc:
+        raise ValueError(f"is no regular expression: {exc}") from exc
+    return pattern
+
+
+LinePattern = Annotated[str, Field(min_length=1), AfterValidator(_compiles)]
+
+
 class CommandConfig(ProgramConfig):
     """Any program that answers a prompt on its stdout.
 
     In `command`, `{model}`, `{prompt}`, `{system}` and `{file}` are replaced. `system` is a
     template of `{system}` and `{prompt}`; with null a transcript has them all. `text`,
-    `reasoning`, `end`, `error` and `usage` are of `output: jsonl` and say where in a line they
-    stand. `exit_codes` says what a code means, by the name of an error.
+    `reasoning`, `end`, `error` and `usage` are of `output: jsonl` and `json`, one document, and
+    say where in it they stand. `after`, `before` and `failure` are of `output: text`, and are
+    looked for in each line: the answer begins after the first that `after` is in and ends before
+    the next that `before` is in; one that `failure` is in, and all after it, say what went wrong.
+    `exit_codes` says what a code means, by the name of an error.
     """
 
     kind: Literal["command"]
     pass_env: list[Annotated[str, Field(min_length=1)]] = []
     prompt: Literal["stdin", "file", "argv"] = "stdin"
     system: str | None = None
-    output: Literal["text", "jsonl"] = "text"
+    output: Literal["text", "json", "jsonl"] = "text"
+    after: LinePattern | None = None
+    before: LinePattern | None = None
+    failure: LinePattern | None = None
     text: JsonPath | None = None
     reasoning: JsonPath | None = None
     end: JsonPath | None = None
@@ -150,8 +168,11 @@ class CommandConfig(ProgramConfig):
                 raise ValueError(f"{word} in command needs 'prompt: {needed}'")
         if "{model}" in words and self.model is None:
             raise ValueError("{model} in command needs 'model', which is used if none is named")
-        if self.output == "jsonl" and self.text is None:
-            raise ValueError("'output: jsonl' needs 'text', where a line has a piece of the answer")
+        if self.output != "text" and self.text is None:
+            raise ValueError(f"'output: {self.output}' needs 'text', where the answer stands")
+        for name in ("after", "before", "failure"):
+            if self.output != "text" and getattr(self, name) is not None:
+                raise ValueError(f"{name!r} is of 'output: text' alone")
         return self
 
 

@@ -31,8 +31,8 @@ _STATUS = re.compile(
     r"(?! (?:ms|seconds|[kKMG]i?B|bytes|tokens|lines|characters|files)\b)"
 )
 _NETWORK = re.compile(
-    r"\b(?:econn\w+|enotfound|etimedout|eai_again)\b|fetch failed|socket hang up|connection (?:error|refused)"
-    r"|unable to connect|premature close|network error",
+    r"\b(?:econn\w+|enotfound|etimedout|eai_again)\b|fetch failed|socket hang up"
+    r"|connection (?:error|refused)|unable to connect|premature close|network error",
     re.IGNORECASE,
 )
 _LOGIN = re.compile(

@@ -8,7 +8,7 @@ empty private folder. What it prints is command_output's.
 
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +19,7 @@ from clinvk.backends import claims, structured
 from clinvk.backends.acp_errors import api_error
 from clinvk.backends.acp_prompt import with_files_as_text
 from clinvk.backends.base import Health, Processes, State, find_program
-from clinvk.backends.command_output import LineParser, TextParser
+from clinvk.backends.command_output import JsonParser, LineParser, TextParser
 from clinvk.capabilities import Count, Level
 from clinvk.config import CommandConfig
 from clinvk.errors import (
@@ -64,6 +64,13 @@ _ERRORS: dict[str, type[ClinvkError]] = {
     "rate_limited": RateLimitedError,
     "overloaded": OverloadedError,
     "upstream": UpstreamError,
+}
+
+Parser = TextParser | JsonParser | LineParser
+_PARSERS: dict[str, Callable[[CommandConfig], Parser]] = {
+    "text": TextParser,
+    "json": JsonParser,
+    "jsonl": LineParser,
 }
 
 
@@ -187,8 +194,8 @@ class CommandBackend:
         await process.end_input()
 
     async def _events(self, process: Process) -> AsyncGenerator[Event, None]:
-        parser = TextParser() if self._config.output == "text" else LineParser(self._config)
-        pieces = process.chunks() if isinstance(parser, TextParser) else process.lines()
+        parser = _PARSERS[self._config.output](self._config)
+        pieces = process.lines() if isinstance(parser, LineParser) else process.chunks()
         begun = False
         try:
             async with aclosing(pieces):
@@ -208,15 +215,20 @@ class CommandBackend:
             yield event
         yield Finished(FinishReason.STOP)
 
-    def _failure(self, process: Process, parser: TextParser | LineParser) -> ClinvkError | None:
+    def _failure(self, process: Process, parser: Parser) -> ClinvkError | None:
         """Return what went wrong, by what the program said, its exit code and its stderr."""
         code = process.returncode
         if parser.error is None and code == 0:
             if parser.ended:
                 return None
-            return CliProtocolError(f"{self.name!r} ended without what `end` says is its end")
+            what = "after" if self._config.output == "text" else "end"
+            said = scrub(parser.tail.strip()) or process.stderr_tail[-2000:].strip()
+            said = said or "it said nothing"
+            return api_error(said, None, repr(self.name)) or CliProtocolError(
+                f"{self.name!r} ended without what `{what}` looks for: {said}"
+            )
         said = scrub(parser.error or "") or process.stderr_tail[-2000:].strip()
-        said = said or "it said nothing on stderr"
+        said = said or scrub(parser.tail.strip()) or "it said nothing"
         if (kind := self._config.exit_codes.get(code or 0)) is not None:
             return _ERRORS[kind](f"{self.name!r} ended with exit code {code}: {said}")
         if (found := api_error(said, None, repr(self.name))) is not None:

@@ -1,7 +1,7 @@
 """What a program prints, as events: pure.
 
-Owns text as it comes (cut anywhere, with terminal sequences in it) and lines of JSON with paths
-into them. Knows no program, and no process.
+Owns text as it comes (cut anywhere, with terminal sequences in it), what stands around an answer
+in it, and JSON, by lines or as one document, with paths into it. Knows no program, and no process.
 
 A path is a small part of JSONPath, `$.a[0]['b c']`, and one thing that JSONPath has not: a
 condition on the value where it stands, as in `$[role=assistant].content`. RFC 9535 filters only
@@ -13,26 +13,69 @@ import json
 import re
 from typing import Any
 
-from clinvk.events import Event, ReasoningDelta, Started, TextDelta, Usage
+from clinvk.events import Event, ReasoningDelta, Started, TextDelta, Usage, require_end
 from clinvk.kinds import PATH_STEP, CommandConfig, CountPaths
 
 HELD_CHARS = 4096  # of a terminal sequence that does not end: it is none
+SHOWN_CHARS = 2000  # at the end of what was printed, where that is all that tells of a failure
 
 _STEP = re.compile(PATH_STEP)
 _SEQUENCE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-OQ-WYZ\\`-~])"
 )
+_DOCUMENT = re.compile(rb"^[ \t]*[{\[]", re.MULTILINE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?=\n)")
+
+
+class Cut:
+    """Text in, of it the answer out: without what a program prints around it, line by line.
+
+    `error` is what the program said of its failure; `begun` whether the answer was reached.
+    """
+
+    def __init__(self, config: CommandConfig) -> None:
+        self._after, self._before, self._failure = (
+            None if each is None else re.compile(each)
+            for each in (config.after, config.before, config.failure)
+        )
+        self.begun = self._after is None
+        self.error: str | None = None
+        self._ended = False
+        self._line = ""
+
+    def feed(self, text: str, *, last: bool = False) -> str:
+        """Take a piece of text and return what is certainly of the answer."""
+        *lines, self._line = (self._line + text).split("\n")
+        if last and self._line:
+            lines.append(self._line)
+            self._line = ""
+        return "".join(self._kept(line.rpartition("\r")[2]) for line in lines)
+
+    def _kept(self, line: str) -> str:
+        if self.error is not None:
+            self.error = f"{self.error}\n{line}"[-SHOWN_CHARS:]
+        elif self._failure is not None and self._failure.search(line):
+            self.error = line[:SHOWN_CHARS]
+        elif not self.begun:
+            self.begun = self._after is None or self._after.search(line) is not None
+        elif self._before is not None and self._before.search(line):
+            self._ended = True
+        elif not self._ended:
+            return f"{line}\n"
+        return ""
 
 
 class Cleaner:
     """Bytes in, clean text out: UTF-8 and terminal sequences may be cut between pieces.
 
-    Blank lines at the end of all are no part of the answer; they are held until more comes.
+    Blank lines at the end of all are no part of the answer; they are held until more comes. Those
+    at the beginning are none if something was cut off before them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cut: Cut | None = None) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._cut = cut
+        self._begun = cut is None
         self._held = ""
         self._blank = ""
 
@@ -46,25 +89,48 @@ class Cleaner:
                 cut = len(text) - 1
             if cut >= 0 and len(text) - cut <= HELD_CHARS:
                 text, self._held = text[:cut], text[cut:]
-        text = self._blank + _CONTROL.sub("", text)
+        text = _CONTROL.sub("", text)
+        if self._cut is not None:
+            text = self._cut.feed(text, last=last)
+        if not self._begun:
+            text = text.lstrip("\n")
+            self._begun = bool(text)
+        text = self._blank + text
         kept = text.rstrip("\r\n")
         self._blank = text[len(kept) :]
         return kept
 
 
 class TextParser:
-    """The output is the answer."""
+    """The output is the answer, or that of it which the settings cut out.
 
-    ended = True
-    error: str | None = None
+    `error` is what the program said of its failure; `ended` whether the answer was there; `tail`
+    the end of what was printed.
+    """
 
-    def __init__(self) -> None:
-        self._cleaner = Cleaner()
+    def __init__(self, config: CommandConfig) -> None:
+        needs_cut = config.after or config.before or config.failure
+        self._cut = Cut(config) if needs_cut else None
+        self._cleaner = Cleaner(self._cut)
+        self._whole = None if self._cut is None else Cleaner()
         self._begun = False
+        self.tail = ""
+
+    @property
+    def error(self) -> str | None:
+        """What the program said of its failure."""
+        return None if self._cut is None else self._cut.error
+
+    @property
+    def ended(self) -> bool:
+        """Whether the answer was there."""
+        return self._cut is None or self._cut.begun
 
     def feed(self, piece: bytes, *, last: bool = False) -> list[Event]:
         """Take a piece of the output and return the events in it."""
         text = self._cleaner.feed(piece, last=last)
+        shown = text if self._whole is None else self._whole.feed(piece, last=last)
+        self.tail = (self.tail + shown)[-SHOWN_CHARS:]
         begun, self._begun = self._begun, self._begun or bool(text)
         if not text:
             return []
@@ -75,11 +141,53 @@ class TextParser:
         return self.feed(b"", last=True)
 
 
+class JsonParser:
+    """The whole output is one JSON document, of which the answer is a part.
+
+    What stands before its first brace or bracket at the start of a line is passed over.
+    """
+
+    def __init__(self, config: CommandConfig) -> None:
+        self._values = LineParser(config)
+        self._whole = bytearray()
+
+    @property
+    def error(self) -> str | None:
+        """What the program said of its failure."""
+        return self._values.error
+
+    @property
+    def ended(self) -> bool:
+        """Whether its end was seen, if one is to be seen."""
+        return self._values.ended
+
+    @property
+    def tail(self) -> str:
+        """The end of an output that is no such document."""
+        return self._values.tail
+
+    def feed(self, piece: bytes) -> list[Event]:
+        """Take a piece of the output.
+
+        Raises:
+            CliProtocolError: if it is longer than any answer.
+        """
+        self._whole += piece
+        require_end(len(self._whole))
+        return []
+
+    def finish(self) -> list[Event]:
+        """Return all events."""
+        found = _DOCUMENT.search(self._whole)
+        document = bytes(self._whole[found.start() :] if found else self._whole)
+        return [*self._values.feed(document), *self._values.finish()]
+
+
 class LineParser:
-    """Each line of the output is a JSON object; other lines are passed over.
+    """Each line of the output is a JSON object, or a server-sent event of one; others are not.
 
     `error` is what the program said of its failure; `ended` whether its end was seen, if one is
-    to be seen.
+    to be seen; `tail` the end of the other lines, which are no part of the answer.
     """
 
     def __init__(self, config: CommandConfig) -> None:
@@ -88,12 +196,15 @@ class LineParser:
         self._begun = False
         self.error: str | None = None
         self.ended = config.end is None
+        self.tail = ""
 
     def feed(self, line: bytes) -> list[Event]:
         """Take a line and return the events in it."""
+        told = line.decode("utf-8", "replace").removeprefix("data:")
         try:
-            message = json.loads(line.decode("utf-8", "replace"))
+            message = json.loads(told)
         except (ValueError, RecursionError):
+            self.tail = f"{self.tail}{_plain(told)}\n"[-SHOWN_CHARS:]
             return []
         config, events = self._config, list[Event]()
         thought, text = look(message, config.reasoning), look(message, config.text)
@@ -114,6 +225,10 @@ class LineParser:
         return [] if self._usage is None else [self._usage]
 
 
+def _plain(text: str) -> str:
+    return _CONTROL.sub("", _SEQUENCE.sub("", text))
+
+
 def look(value: Any, path: str | None) -> Any:  # noqa: ANN401 - JSON
     """Return what stands at a path in a JSON value, None if nothing does."""
     if path is None:
@@ -131,9 +246,9 @@ def _step(value: Any, step: str) -> Any:  # noqa: ANN401 - JSON
         return value.get(step[1:]) if isinstance(value, dict) else None
     if inner.startswith("'"):
         return value.get(inner[1:-1]) if isinstance(value, dict) else None
-    if inner.isdigit():
+    if inner.removeprefix("-").isdigit():
         at = int(inner)
-        return value[at] if isinstance(value, list) and at < len(value) else None
+        return value[at] if isinstance(value, list) and -len(value) <= at < len(value) else None
     name, _, wanted = inner.partition("=")
     found = value.get(name) if isinstance(value, dict) else None
     return value if wanted == (found if isinstance(found, str) else json.dumps(found)) else None
