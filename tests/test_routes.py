@@ -3,14 +3,11 @@
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
 
 import anyio
 import pytest
 
 from clinvk.capabilities import Level
-from clinvk.config import Config, EchoConfig
-from clinvk.conversations import Course
 from clinvk.errors import (
     BadRequestError,
     ClinvkError,
@@ -21,68 +18,14 @@ from clinvk.errors import (
     ShuttingDownError,
     UnsupportedError,
 )
-from clinvk.events import (
-    Event,
-    Failed,
-    Finished,
-    FinishReason,
-    Started,
-    TextDelta,
-    ToolActivity,
-    Usage,
-)
+from clinvk.events import Failed, Started, TextDelta, ToolActivity
 from clinvk.procs.supervisor import Supervisor
 from clinvk.registry import Registry
-from clinvk.routes import RouteConfig
-from clinvk.service import Service
-from clinvk.stream import Stream
-from clinvk.turn import ImagePart, Message, Role, TextPart, Turn
+from clinvk.turn import ImagePart, Message, Role, Turn
 from tests.fakes.backend import ANSWER, LiveBackend, ScriptBackend
+from tests.routed import DONE, LIMITED, World, events, fails, said, user
 
 PIXEL = ImagePart(media_type="image/png", data="aGk=")
-LIMITED = RateLimitedError("slow down")
-DONE = Finished(FinishReason.STOP)
-
-
-def user(text: str) -> Message:
-    return Message(Role.USER, (TextPart(text),))
-
-
-def assistant(text: str) -> Message:
-    return Message(Role.ASSISTANT, (TextPart(text),))
-
-
-def said(*texts: str) -> Turn:
-    """A conversation of the user and the model in turns, with the user last."""
-    speakers = (user, assistant)
-    return Turn("r", tuple(speakers[at % 2](text) for at, text in enumerate(texts)))
-
-
-class World:
-    """A service with the backends a, b and c and a route `r` to some of them."""
-
-    def __init__(self, supervisor: Supervisor, *backends: ScriptBackend) -> None:
-        self.supervisor = supervisor
-        self.all: dict[str, ScriptBackend] = {}
-        for name, backend in zip(
-            "abc", [*backends, *(ScriptBackend() for _ in "abc")], strict=False
-        ):
-            backend.name = name
-            self.all[name] = backend
-        self.a, self.b, self.c = self.all.values()
-        self.observed: list[tuple[str, str]] = []
-
-    def route(self, *targets: object, limits: dict[str, Any] | None = None, **set_: Any) -> Service:
-        config = Config(
-            backends={
-                name: EchoConfig.model_validate({"kind": "echo", **(limits or {})})
-                for name in self.all
-            },
-            routes={"r": RouteConfig.model_validate({"targets": list(targets), **set_})},
-        )
-        service = Service(config, Registry(config, dict(self.all)), self.supervisor)
-        service.observers.append(lambda name, ask: self.observed.append((name, ask.record.outcome)))
-        return service
 
 
 @pytest.fixture
@@ -94,17 +37,6 @@ async def supervisor() -> AsyncIterator[Supervisor]:
 @pytest.fixture
 def world(supervisor: Supervisor) -> World:
     return World(supervisor)
-
-
-async def events(stream: Stream) -> list[Event]:
-    with anyio.fail_after(10):
-        return [event async for _, event in stream]
-
-
-async def fails(stream: Stream) -> ClinvkError:
-    *_, last = await events(stream)
-    assert isinstance(last, Failed)
-    return last.error
 
 
 async def test_the_first_answers_if_it_can(world: World) -> None:
@@ -325,85 +257,6 @@ async def test_a_backend_that_was_replaced_meanwhile_is_not_asked(world: World) 
     error = await fails(stream)
     assert isinstance(error, ShuttingDownError)
     assert "backend 'b' was just replaced" in error.message
-
-
-async def test_a_conversation_stays_though_others_begin(world: World) -> None:
-    service = world.route({"target": "a", "weight": 1}, {"target": "b", "weight": 1})
-    first = [f"hello {number}" for number in range(6)]
-    at = {}
-    for text in first:
-        stream = service.start(said(text), caller="me")
-        await events(stream)
-        at[text] = stream.backend
-    assert sorted(at.values()) == ["a"] * 3 + ["b"] * 3
-    for text in reversed(first):
-        stream = service.start(said(text, "Hello world", "and?"), caller="me")
-        await events(stream)
-        assert stream.backend == at[text]
-
-
-async def test_conversations_that_began_alike_part_by_their_answers(world: World) -> None:
-    service = world.route({"target": "a", "weight": 1}, {"target": "b", "weight": 1})
-    world.a.script, world.b.script = (TextDelta("I am a"), DONE), (TextDelta("I am b"), DONE)
-    for _ in range(2):
-        await events(service.start(said("hi")))
-    for name in "abab":
-        stream = service.start(said("hi", f"I am {name}", "and?"))
-        await events(stream)
-        assert stream.backend == name
-
-
-async def test_a_conversation_goes_on_where_it_still_is(supervisor: Supervisor) -> None:
-    scripts = [(TextDelta("yes"), DONE), (TextDelta("more"), DONE)]
-    world = World(supervisor, LiveBackend(*scripts), LiveBackend(*scripts))
-    service = world.route({"target": "a", "weight": 1}, {"target": "b", "weight": 1})
-    backends = []
-    for _ in range(2):
-        stream = service.start(said("hi"))
-        await events(stream)
-        backends.append(stream.backend)
-    assert backends == ["a", "b"]
-    for _ in range(2):
-        stream = service.start(said("hi", "yes", "and?"))
-        assert await events(stream) == [TextDelta("more"), *(await _usage(stream)), DONE]
-        assert stream.course is Course.CONTINUED
-        backends.append(stream.backend)
-    assert sorted(backends[2:]) == ["a", "b"]
-
-
-async def _usage(stream: Stream) -> list[Usage]:
-    usage = stream.asks[0].record.usage
-    return [] if usage is None else [usage]
-
-
-async def test_without_stickiness_each_turn_takes_its_share(world: World) -> None:
-    service = world.route({"target": "a", "weight": 1}, {"target": "b", "weight": 1}, sticky=False)
-    backends = []
-    for _ in range(4):
-        stream = service.start(said("hi", "Hello world", "and?"))
-        await events(stream)
-        backends.append(stream.backend)
-    assert backends == ["a", "b", "a", "b"]
-
-
-async def test_a_conversation_stays_where_a_failure_brought_it(world: World) -> None:
-    service = world.route("a", "b", rest_s=0)
-    world.a.script = (LIMITED,)
-    await events(service.start(said("hi")))
-    world.a.script = ANSWER
-    stream = service.start(said("hi", "Hello world", "and?"))
-    await events(stream)
-    assert stream.backend == "b"
-
-
-async def test_callers_conversations_are_their_own(world: World) -> None:
-    service = world.route("a", "b", rest_s=0)
-    world.a.script = (LIMITED,)
-    await events(service.start(said("hi"), caller="me"))
-    world.a.script = ANSWER
-    stream = service.start(said("hi", "Hello world", "and?"), caller="you")
-    await events(stream)
-    assert stream.backend == "a"
 
 
 async def test_who_is_meant_alone_is_asked_alone(world: World) -> None:

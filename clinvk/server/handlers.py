@@ -236,14 +236,17 @@ def find_model(request: web.Request) -> ModelRow:
 
     Raises:
         ModelNotAllowedError: if the caller's key is not for it.
-        ModelNotFoundError: if nobody does, or its CLI is missing.
+        ModelNotFoundError: if nobody does, or it is not installed.
     """
     asked = request.match_info["id"]
     registry = request.app[SERVICE].registry
     caller_of(request).require_model(asked, registry)
     row = registry.row(asked)
     if row is None:
-        raise ModelNotFoundError(f"the CLI of {asked!r} is not installed", param="model")
+        raise ModelNotFoundError(
+            f"what answers for {asked!r} is not installed; 'clinvk doctor' says how to install it",
+            param="model",
+        )
     return row
 
 
