@@ -7,6 +7,7 @@ what threads do to one upload waits for each other.
 import logging
 import os
 import threading
+from contextlib import suppress
 from functools import partial
 from io import FileIO
 from types import TracebackType
@@ -130,10 +131,11 @@ class Upload:
         with self._lock:
             self._left = True
             content, self._content = self._content, None
+            if content is not None:
+                with suppress(OSError):
+                    content.close()  # first, or a disk that is full stays so
             if self._id and not (well and content is None):
                 try:
                     self._store.drop(self._id)
                 except (StoreError, StorageFullError) as exc:  # the next upload removes it
                     _log.warning("an upload that broke off is not removed yet: %s", exc)
-            if content is not None:
-                content.close()

@@ -2,6 +2,7 @@
 
 import sqlite3
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,12 @@ def contents(folder: Path) -> set[str]:
 
 
 def sizes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("file-*"))
+    """How many bytes the contents have; others may go meanwhile."""
+    size = 0
+    for path in folder.glob("file-*"):
+        with suppress(FileNotFoundError):
+            size += path.stat().st_size
+    return size
 
 
 def rows(folder: Path) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import psutil
 import pytest
 
 from clinvk.config import FilesConfig
@@ -207,6 +208,25 @@ async def test_what_cannot_be_removed_yet_is_said_in_the_log(
     await again.clean()
     assert (contents(folder), rows(folder)) == (set(), 0)
     await again.close()
+
+
+async def test_the_room_of_an_upload_is_free_before_its_row_goes(
+    store: FileStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a disk that is full by it has none for the change of the rows."""
+    me = psutil.Process()
+    at_drop: list[bool] = []
+    drop = store.drop
+
+    def dropped(file_id: str) -> None:
+        at_drop.append(any(file_id in found.path for found in me.open_files()))
+        drop(file_id)
+
+    monkeypatch.setattr(store, "drop", dropped)
+    async with Upload(store, "") as upload:
+        await upload.write(b"x")
+    assert at_drop == [False]
+    assert (contents(folder), rows(folder)) == (set(), 0)
 
 
 async def test_an_upload_takes_nothing_once_it_is_left(store: FileStore, folder: Path) -> None:

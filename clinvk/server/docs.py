@@ -165,7 +165,7 @@ def _files() -> list[Operation]:
         ("order", {"type": "string", "enum": ["asc", "desc"], "default": "desc"}),
         ("after", {"type": "string"}),
     )
-    form, content = "multipart/form-data", "application/octet-stream"
+    form, content = "multipart/form-data", "*/*"
     return [
         Operation("get", path, tag, "List your files", replies.FileList, error, query=pages),
         Operation(

@@ -7,10 +7,11 @@ never a page itself: whatever a file holds, browsers save it and do not show it.
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import BinaryIO, TypeVar
 from urllib.parse import quote
 
+import anyio
 import anyio.to_thread
 from aiohttp import BodyPartReader, hdrs, web
 
@@ -28,7 +29,7 @@ from clinvk.server import pages
 from clinvk.server.attachments import FILES, readable, stored
 from clinvk.server.auth import caller_of
 from clinvk.server.forms import PIECE_BYTES, form_faults, short_text
-from clinvk.server.handlers import taken_in_time
+from clinvk.server.handlers import SEND_S, taken_in_time
 from clinvk.server.middleware import request_id
 from clinvk.server.paging import limit_of, newest_first
 from clinvk.upload import Upload
@@ -79,14 +80,16 @@ class Uploads:
         async with contextlib.AsyncExitStack() as stack:
             async for part in _parts(request):
                 if part.name != "file":
-                    told[part.name or ""] = await short_text(part, part.name or "a field")
+                    with _coming(request):
+                        text = await short_text(part, part.name or "a field")
+                    told[part.name or ""] = text
                     continue
                 if upload is not None:
                     raise BadRequestError("'file' must be one file", param="file")
                 name = file_name(part.filename)
                 upload = Upload(request.app[FILES], caller_of(request).name)
                 await stack.enter_async_context(upload)
-                await self._write(upload, part)
+                await self._write(request, upload, part)
             fields = file_fields(told)
             if upload is None:
                 raise MissingFieldError("'file' is required", param="file")
@@ -94,12 +97,12 @@ class Uploads:
                 filename=name, purpose=fields.purpose, expires_s=fields.seconds
             )
 
-    async def _write(self, upload: Upload, part: BodyPartReader) -> None:
+    async def _write(self, request: web.Request, upload: Upload, part: BodyPartReader) -> None:
         encoding = part.headers.get(hdrs.CONTENT_TRANSFER_ENCODING, "binary").lower()
         if encoding not in PLAIN:
             raise BadRequestError("the bytes of a file must be sent as they are", param="file")
         left = int(self._max_mb * MB)
-        while piece := await _read(part):
+        while piece := await _read(request, part):
             left -= len(piece)
             if left < 0:
                 raise TooLargeError(
@@ -211,7 +214,7 @@ async def _parts(request: web.Request) -> AsyncIterator[BodyPartReader]:
     with form_faults():
         reader = await request.multipart()
     for _ in range(PARTS):
-        with form_faults():
+        with _coming(request):
             part = await reader.next()
         if part is None:
             return
@@ -221,9 +224,22 @@ async def _parts(request: web.Request) -> AsyncIterator[BodyPartReader]:
     raise BadRequestError(f"the form has more than {PARTS} parts")
 
 
-async def _read(part: BodyPartReader) -> bytes:
-    with form_faults():
+async def _read(request: web.Request, part: BodyPartReader) -> bytes:
+    with _coming(request):
         return await part.read_chunk(PIECE_BYTES)
+
+
+@contextlib.contextmanager
+def _coming(request: web.Request) -> Iterator[None]:
+    """Give up on a client that sends nothing, or it would hold its room for as long."""
+    send_s = request.app[SEND_S]
+    try:
+        with anyio.fail_after(send_s), form_faults():
+            yield
+    except TimeoutError:
+        raise BadRequestError(
+            f"nothing came for {send_s:g} s (server.send_s); send the form again"
+        ) from None
 
 
 async def _asked(request: web.Request) -> StoredFile:

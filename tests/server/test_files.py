@@ -330,6 +330,21 @@ async def test_who_takes_nothing_is_cut_off(files: Files, caplog: pytest.LogCapt
             await response.read()
 
 
+@pytest.mark.parametrize("files", [{"send_s": 0.2}], indirect=True)
+async def test_who_sends_nothing_any_more_holds_no_room(files: Files) -> None:
+    never = anyio.Event()
+    head = b'--x\r\nContent-Disposition: form-data; name="%s"; filename="a"\r\n\r\n'
+
+    async def begun(said: bytes) -> AsyncIterator[bytes]:
+        yield said
+        await never.wait()
+
+    for said in (b"--x", head % b"purpose", head % b"file" + bytes(MB)):
+        told = await files.call("POST", data=begun(said), headers=RAW, status=400)
+        assert "server.send_s" in told["error"]["message"]
+        assert files.kept == []
+
+
 async def test_a_content_that_breaks_off_breaks_the_reply_off(
     files: Files, caplog: pytest.LogCaptureFixture
 ) -> None:
