@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from benchmarks import chat, first_token, memory, overhead, real, results, startup
+from benchmarks import chat, first_token, memory, overhead, real, relayed, results, startup
 from benchmarks.processes import BenchmarkError
 from benchmarks.progress import Progress
 from benchmarks.results import Part
@@ -27,9 +27,10 @@ PARTS: dict[str, Any] = {
     "first-token": first_token,
     "memory": memory,
     "overhead": overhead,
+    "relayed": relayed,
     "startup": startup,
 }
-PROFILES = ("overhead", "startup")
+PROFILES = ("overhead", "relayed", "startup")
 
 
 @click.command()

@@ -21,7 +21,10 @@ from benchmarks.fake_codex import expected
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """How many requests to make of a server, `streams` of them at once, `deltas` in each answer."""
+    """How many requests to make of a server, `streams` of them at once, `deltas` in each answer.
+
+    The streams begin one after the other within `spread_s` seconds.
+    """
 
     url: str
     requests: int
@@ -29,6 +32,7 @@ class Job:
     deltas: int = 5
     stream: bool = True
     model: str = "codex"
+    spread_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -57,7 +61,8 @@ async def run(job: Job, *, report: Callable[[int], object] = lambda _: None) -> 
     host, port = place_of(job.url)
     head = head_of(job.url)
 
-    async def client() -> None:
+    async def client(place: int) -> None:
+        await asyncio.sleep(job.spread_s * place / job.streams)
         connected = await asyncio.get_running_loop().create_connection(Connection, host, port)
         connection = connected[1]
         while (number := next(numbers)) < job.requests:
@@ -82,7 +87,7 @@ async def run(job: Job, *, report: Callable[[int], object] = lambda _: None) -> 
         connection.close()
 
     started = time.perf_counter()
-    await asyncio.gather(*(client() for _ in range(job.streams)))
+    await asyncio.gather(*(client(place) for place in range(job.streams)))
     heard.wall_s = time.perf_counter() - started
     return heard
 
