@@ -137,7 +137,10 @@ async def embedded(request: web.Request, raw: bytes, body: Named) -> Named:
     """
     if _MARK not in raw:
         return body
-    asked = json.loads(raw)
+    try:
+        asked = json.loads(raw)
+    except RecursionError:  # one level deeper than what was read of it
+        return body
     loaded = await _load(request, ids_in(asked))
     if not loaded:
         return body

@@ -134,7 +134,9 @@ async def list_files(request: web.Request) -> web.Response:
         )
     )
     if page is None:
-        raise BadRequestError(f"there is no file {after!r} to go on after", param="after")
+        raise BadRequestError(
+            f"there is no file {str(after)[:100]!r} to go on after", param="after"
+        )
     files, more = page
     return web.json_response(list_body([_body(file) for file in files], more=more))
 

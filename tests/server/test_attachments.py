@@ -313,6 +313,19 @@ async def test_bytes_that_name_no_file_of_here_pass_as_they_are(world: World) ->
         assert world.up.asked[-1].body == body.replace("up/m", "m").encode()
 
 
+async def test_a_body_of_any_depth_that_names_a_file_passes(world: World) -> None:
+    ident = await keep(world, PDF, "a.pdf")
+    deep = 200
+    seen = set()
+    while deep < 400_000 and 400 not in seen:
+        nested = "[" * deep + "]" * deep
+        body = json.dumps({**chat(by_id(ident)), "model": "up/m", "x": "X"}).replace('"X"', nested)
+        async with world.post(body=body) as response:
+            seen.add(response.status)
+        deep = deep * 5 // 4
+    assert seen == {200, 400}  # and never the server's own fault
+
+
 @pytest.mark.parametrize("world", [{"endpoints": ["responses"]}], indirect=True)
 async def test_responses_pass_with_files_and_images(world: World) -> None:
     pdf, picture = await keep(world, PDF, "a.pdf"), await keep(world, base64.b64decode(PNG), "b")
