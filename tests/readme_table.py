@@ -16,11 +16,24 @@ WORDS = {
 }
 
 
+def columns() -> dict[str, dict[str, str]]:
+    """Return what the table says of each kind of backend, by capability."""
+    told = {
+        kind: {name: WORDS[word] for name, word in can.told().items()}
+        for kind, can in claims.BY_KIND.items()
+    }
+    for kind, (can, more) in claims.OF_ANY_PROGRAM.items():
+        known = {name: WORDS[word] for name, word in can.told().items()}
+        told[kind] = known | dict.fromkeys(more, "if it can")
+    return told
+
+
 def table() -> str:
     """Return the rows of every claim, with a column for each kind of backend."""
-    rows = [["", *claims.BY_KIND, "by clinvk means"], ["---"] * (len(claims.BY_KIND) + 2)]
+    told = columns()
+    rows = [["", *told, "by clinvk means"], ["---"] * (len(told) + 2)]
     for name, (title, means) in TITLES.items():
-        words = [WORDS[can.told()[name]] for can in claims.BY_KIND.values()]
+        words = [words[name] for words in told.values()]
         rows.append([f"`{name}`: {title}", *words, means])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 

@@ -166,3 +166,10 @@ BY_KIND = {
     "embeddings": EMBEDDINGS,
     "echo": ECHO,
 }
+
+# The kinds that run a program of the user's own: what is known before it was started, and what
+# else it may turn out to do, by what it says of itself or by its settings.
+OF_ANY_PROGRAM = {
+    "acp": (ACP, {"reasoning_effort", "vision", "image_urls", "audio", "pdf", "usage"}),
+    "command": (COMMAND, {"reasoning", "usage"}),
+}
