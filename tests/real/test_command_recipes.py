@@ -33,7 +33,17 @@ from tests.real.upstream import said
 pytestmark = pytest.mark.real
 
 RECIPES = Path(__file__).parents[2] / "examples" / "backends" / "commands.yaml"
-CLIS = {"claude-p": "claude", "codex-exec": "codex", "gemini-p": "gemini"}
+CLIS = {
+    "claude-p": "claude",
+    "codex-exec": "codex",
+    "gemini-p": "gemini",
+    "qwen-p": "qwen",
+    "qwen-json": "qwen",
+}
+BY_HAND = {"opencode-run", "copilot-p", "continue-p", "llm", "shell-gpt", "aider-ask"}
+AGENTS = Path(__file__).parent / "agents" / "node_modules" / ".bin"
+STREAMED = {"claude-p", "qwen-p"}
+COUNTED = {"claude-p", "codex-exec", "qwen-p"}
 HUNG_S = 60  # a guard against hanging tests, not a measure
 PROMPT = "--What's new, $HOME `id`?\n\u00e4\u4e2d"
 
@@ -42,6 +52,12 @@ def recipe(name: str, fake: FakeApi, home: Path) -> CommandConfig:
     """Return a recipe as it stands, but for the program's path and where its model API is."""
     entry = config.load(RECIPES, env={}).config.backends[name]
     assert isinstance(entry, CommandConfig)
+    if CLIS[name] == "qwen":
+        assert (AGENTS / "qwen").exists(), "qwen is missing: run `make test`, which installs it"
+        api = {"ANTHROPIC_BASE_URL": fake.url, "ANTHROPIC_API_KEY": "sk-ant-test"}
+        login = ["--auth-type", "anthropic"]
+        command = [str(AGENTS / "qwen"), *entry.command[1:], *login]
+        return entry.model_copy(update={"command": command, "env": {"HOME": str(home), **api}})
     told = settings(CLIS[name], fake, home)
     if name == "codex-exec":
         provider = [f'{key}="{value}"' for key, value in told["config"].items()]
@@ -64,7 +80,8 @@ async def recipe_on_fake(name: str, path: Path) -> AsyncIterator[tuple[CommandBa
     temp.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(temp))
-        async with FAKES[CLIS[name]]().running() as fake, Supervisor() as supervisor:
+        fakes = {**FAKES, "qwen": FAKES["claude"]}
+        async with fakes[CLIS[name]]().running() as fake, Supervisor() as supervisor:
             yield CommandBackend(name, recipe(name, fake, home), supervisor), fake
     assert [path for path in temp.iterdir() if path.name.startswith("clinvk-")] == []
 
@@ -84,16 +101,23 @@ async def run(backend: CommandBackend, text: str) -> list[Event]:
     return events
 
 
+def test_every_recipe_is_held_here_or_named_as_tried_by_hand() -> None:
+    backends = config.load(RECIPES, env={}).config.backends
+    assert set(backends) == CLIS.keys() | BY_HAND
+
+
 @pytest.mark.parametrize("name", CLIS)
 async def test_a_recipe_answers_and_passes_the_prompt_as_it_is(name: str, tmp_path: Path) -> None:
     async with recipe_on_fake(name, tmp_path) as (backend, fake):
         events = await run(backend, PROMPT)
     pieces = [event.text for event in events if isinstance(event, TextDelta)]
     assert "".join(pieces) == "Hello from the fake."
-    assert len(pieces) == 5 or name != "claude-p"
+    if name in STREAMED:
+        assert len(pieces) == 5
     assert events[-1] == Finished(FinishReason.STOP)
     counted = [event for event in events if isinstance(event, Usage)]
-    assert counted == ([] if name == "gemini-p" else [Usage(11, 7)])
+    # Qwen Code counts what it asks for its memory, too.
+    assert counted in ([[Usage(11, 7)], [Usage(22, 14)]] if name in COUNTED else [[]])
     whole = "".join(text for request in fake.requests if request.body for _, text in told(request))
     assert PROMPT in whole
     assert "Be brief." in whole
