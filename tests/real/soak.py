@@ -1,6 +1,7 @@
 """A long run of everything at once: `python -m tests.real.soak --requests 1000`.
 
-With `--fakes` the CLI is a stand-in that costs next to nothing, for ten thousand in minutes.
+With `--fakes` the CLI is a stand-in that costs next to nothing, for ten thousand in minutes, and
+so are an agent, a command and an upstream beside it.
 
 Serves the real CLIs over fakes of their model APIs, as `clinvk serve` does, and asks 32 things at
 a time: streamed and not, chats that go on, loops with tools; while clients leave in mid-answer,
@@ -39,6 +40,8 @@ AT_ONCE = 32
 STUCK_S = 120.0
 KEPT = 24  # conversations and spares that a server may hold at its defaults
 CLIS = ("claude", "codex", "gemini")
+STANDINS = ("codex", "acp", "command", "openai")
+PROGRAM = (sys.executable, "-S", "-E", str(Path(__file__).with_name("soak_programs.py")))
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 CALLED_AS = {"claude": "look", "codex": "look", "gemini": "mcp_x_look"}
 
@@ -59,14 +62,17 @@ class Play:
 
 
 REAL = Play(CLIS, 0.2, lambda token: f"What is {token}?", answer_of)
-FAKES_PLAY = Play(("codex",), 0.0, lambda token: f"5 {token}", lambda token: expected(f"5 {token}"))
+FAKES_PLAY = Play(STANDINS, 0.0, lambda token: f"5 {token}", lambda token: expected(f"5 {token}"))
 
 
 class Model:
     """Answers each request by the last token in it, and sometimes fails."""
 
-    def __init__(self, name: str, rng: random.Random, trouble: float) -> None:
+    def __init__(
+        self, name: str, rng: random.Random, trouble: float, answer: Callable[[str], str]
+    ) -> None:
         self._name = name
+        self._answer = answer
         self._rng = rng
         self._trouble = trouble
 
@@ -82,7 +88,7 @@ class Model:
             )
         if token.startswith("call"):
             return Reply(text=(), tool_calls=((CALLED_AS[self._name], {"token": token}),))
-        words = re.findall(r"\S+\s*", answer_of(token))
+        words = re.findall(r"\S+\s*", self._answer(token))
         return Reply(text=tuple(words), delay_s=self._rng.choice([0, 0, 0.01]))
 
 
@@ -238,11 +244,15 @@ async def serving(folder: Path, play: Play, model: Callable[[str], Model]) -> As
     async with AsyncExitStack() as stack:
         backends = {}
         for name in play.backends:
+            limits = {"max_concurrency": 16, "max_queue": 256}
+            if name in {"acp", "command"}:
+                program = {"command": [*PROGRAM, name], "env": {"HOME": str(home)}}
+                backends[name] = {"kind": name, **program, **limits}
+                continue
             fake = await stack.enter_async_context(FAKES[name]().running())
             fake.script = model(name)
-            limits = {"max_concurrency": 16, "max_queue": 256}
             backends[name] = {**settings(name, fake, home), **limits}
-            if play is FAKES_PLAY:
+            if play is FAKES_PLAY and name == "codex":
                 backends[name]["command"] = list(FAKE_CODEX)
         config = folder / "backends.yaml"
         server = {"port": 0, "store": {"path": ":memory:"}}
@@ -275,9 +285,8 @@ class Soak:
     async def run(self) -> bool:
         """Run it all; return whether everything is as it should be."""
         with tempfile.TemporaryDirectory(prefix="clinvk-soak-") as folder:
-            trouble = self._options.trouble
             async with (
-                serving(Path(folder), self._play, lambda n: Model(n, self._rng, trouble)) as served,
+                serving(Path(folder), self._play, self._model) as served,
                 aiohttp.ClientSession(
                     connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(None)
                 ) as http,
@@ -309,6 +318,9 @@ class Soak:
             "traceback": log[log.index("Traceback") :][:3000] if "Traceback" in log else None,
         }
         return all(checks.values())
+
+    def _model(self, name: str) -> Model:
+        return Model(name, self._rng, self._options.trouble, self._play.answer)
 
     async def _ask_it_all(self, served: Served, http: aiohttp.ClientSession) -> tuple[int, int]:
         """Return the server's descriptors before and after."""
