@@ -28,7 +28,7 @@ from clinvk.media import TYPE_BYTES, file_type
 from clinvk.server import pages
 from clinvk.server.attachments import FILES, readable, stored
 from clinvk.server.auth import caller_of
-from clinvk.server.forms import PIECE_BYTES, form_faults, short_text
+from clinvk.server.forms import PIECE_BYTES, form_faults, form_of, short_text
 from clinvk.server.handlers import SEND_S, taken_in_time
 from clinvk.server.middleware import request_id
 from clinvk.server.paging import limit_of, newest_first
@@ -213,8 +213,7 @@ def _headers(file: StoredFile, head: bytes) -> dict[str, str]:
 
 async def _parts(request: web.Request) -> AsyncIterator[BodyPartReader]:
     """Yield the parts of a form, each to be read before the next."""
-    with form_faults():
-        reader = await request.multipart()
+    reader = await form_of(request)
     for _ in range(PARTS):
         with _coming(request):
             part = await reader.next()

@@ -13,7 +13,7 @@ from functools import partial
 from typing import IO
 
 import anyio.to_thread
-from aiohttp import BodyPartReader, web
+from aiohttp import BodyPartReader, MultipartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from clinvk.errors import (
@@ -101,7 +101,7 @@ class _Flow:
     async def _read(self) -> AsyncIterator[bytes | str]:
         """Yield the form as bytes, but for the model, which is yielded as a text."""
         with form_faults():
-            reader = await self._request.multipart()
+            reader = await form_of(self._request)
             while (part := await reader.next()) is not None:
                 if not isinstance(part, BodyPartReader):
                     raise BadRequestError("a form within a form cannot be passed on")
@@ -122,6 +122,18 @@ class _Flow:
             raise TooLargeError(
                 f"the files are over {self._max_mb:g} MB; raise server.max_upload_mb to allow more"
             )
+
+
+async def form_of(request: web.Request) -> MultipartReader:
+    """Return the form that a request brings.
+
+    Raises:
+        BadRequestError: if it brings none.
+    """
+    if not request.body_exists:
+        raise BadRequestError("there is no body; send a form, as multipart/form-data")
+    with form_faults():
+        return await request.multipart()
 
 
 async def short_text(part: BodyPartReader, name: str) -> str:

@@ -106,6 +106,7 @@ MISTAKES: list[tuple[Any, dict[str, str], int, str | None, str]] = [
     (b"--x--\r\n", RAW, 400, "purpose", "is required"),
     (b"junk", RAW, 400, None, "no form"),
     (b"junk", {"Content-Type": "multipart/form-data"}, 400, None, "no form"),
+    (b"", {}, 400, None, "no body"),
     (b"{}", {"Content-Type": "application/json"}, 415, None, "multipart/form-data"),
 ]
 

@@ -105,6 +105,7 @@ async def test_what_is_wrong_with_a_form_is_said(world: World) -> None:
         (nested, {}, 400, "within a form"),
         (b"junk", {"Content-Type": "multipart/form-data; boundary=x"}, 400, "no form"),
         (b"junk", {"Content-Type": "multipart/form-data"}, 400, "no form"),
+        (b"", {}, 400, "no body"),
         (b"{}", {"Content-Type": "application/json"}, 415, "multipart/form-data"),
         (form(("model", "none")), {}, 404, "does not exist"),
         (form(("model", "echo")), {}, 400, "up can"),
