@@ -1,6 +1,6 @@
 """An upstream that answers by script with any bytes, and remembers what came, byte for byte."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -34,7 +34,10 @@ class Asked:
 
 
 class RawUpstream:
-    """Any `POST` under `/v1`, and `GET /v1/models`; `open` is how many requests run now."""
+    """Any `POST` under `/v1`, and `GET /v1/models`; `open` is how many requests run now.
+
+    `received` and `sent` count bytes of bodies; `on_piece` is called with each that comes.
+    """
 
     def __init__(self) -> None:
         self.url = ""
@@ -46,6 +49,8 @@ class RawUpstream:
         self.aborted = 0
         self.keeps_bodies = True
         self.received = 0
+        self.sent = 0
+        self.on_piece: Callable[[], object] = lambda: None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["RawUpstream"]:
@@ -72,6 +77,7 @@ class RawUpstream:
         try:
             while not self.answer.early and (piece := await request.content.readany()):
                 self.received += len(piece)
+                self.on_piece()
                 if self.keeps_bodies:
                     body += piece
             path = request.path_qs.removeprefix("/v1/")
@@ -88,6 +94,7 @@ class RawUpstream:
         await response.prepare(request)
         for piece in answer.pieces[:-1]:
             await response.write(piece)
+            self.sent += len(piece)
         if answer.hold:
             await self.release.wait()
         if answer.cut and request.transport is not None:
