@@ -1,5 +1,6 @@
 """Real ACP agents from npm on a fake of Anthropic's API, each with a home of its own."""
 
+import json
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -78,14 +79,19 @@ class World:
 
 
 def is_turn(call: Captured) -> bool:
-    """Whether a request is a turn: with the agent's tools, streamed, and not about its memory."""
-    tools = {tool["name"] for tool in (call.body or {}).get("tools", [])}
-    counted = (call.body or {}).get("messages", [{}])[-1].get("content") == "count"
-    return bool(tools & {"Task", "agent"}) and not counted
+    """Whether a request is a turn: with the agent's tools, and not what it asks beside them.
+
+    That is about its memory, or what its user may say next.
+    """
+    body = call.body or {}
+    tools = {tool["name"] for tool in body.get("tools", [])}
+    last = body.get("messages", [{}])[-1].get("content")
+    beside = last == "count" or "[SUGGESTION MODE" in json.dumps(last)
+    return bool(tools & {"Task", "agent"}) and not beside
 
 
 @asynccontextmanager
-async def agent_world(name: str, path: Path) -> AsyncIterator[World]:
+async def agent_world(name: str, path: Path, **settings: Any) -> AsyncIterator[World]:
     """Open a world; no process and no file of clinvk's may be left when it closes."""
     program, *words = COMMANDS[name]
     assert (BIN / program).exists(), f"{program} is missing: run `make test`, which installs it"
@@ -107,6 +113,7 @@ async def agent_world(name: str, path: Path) -> AsyncIterator[World]:
                     "CLAUDE_CODE_MAX_RETRIES": "0",
                     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
                 },
+                **settings,
             )
             backend = AcpBackend(name, config, supervisor)
             with anyio.fail_after(HUNG_S):
