@@ -40,7 +40,7 @@ from clinvk.transcript import Block
 from clinvk.turn import FilePart, Turn
 from clinvk.turn import Message as Said
 
-LIST_S = 10.0  # for an agent to ask which tools there are; some do so beside the opening
+LIST_S = 5.0  # for an agent to ask which tools there are; some do so beside the opening
 _CALL = "clinvk/call"  # among an agent's messages: a call that came over HTTP
 
 
