@@ -8,11 +8,18 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 
+import anyio
 from aiohttp import hdrs, web
 
 from clinvk.backends.base import Passed, PassedReply, Relay
 from clinvk.backends.openai_errors import failure
-from clinvk.errors import BadRequestError, ClinvkError, ModelNotFoundError, UnsupportedError
+from clinvk.errors import (
+    BadRequestError,
+    ClinvkError,
+    ModelNotFoundError,
+    TurnTimeoutError,
+    UnsupportedError,
+)
 from clinvk.registry import Registry, Route, Target
 from clinvk.routing import Way
 from clinvk.server.access import ASKS, tried_before
@@ -26,6 +33,7 @@ from clinvk.wire.body import check, load
 from clinvk.wire.passed import Named, UsageTail, named, response_id, response_key
 from clinvk.wire.passed_types import ModelOnly
 
+REARMS = 20  # times in silence_s, at most, that its timer is set again
 WEIGHED_BYTES = 64 * 1024  # of a failure's body, which says more than its status
 _TELLS_USAGE = ("application/json", "text/event-stream")
 
@@ -237,18 +245,44 @@ class Passage:
         await response.prepare(self._request)
         told = response.headers.get(hdrs.CONTENT_TYPE, "")
         tail = UsageTail() if told.startswith(_TELLS_USAGE) else None
-        async for piece in _chained(begun, reply.body):
-            if ask.record.first is None:
-                ask.record.first = time.monotonic()
-                self._remember(piece)
-            if tail is not None:
-                tail.push(piece)
-            await write_in_time(self._request, response, piece)
+        await self._pass(_chained(begun, reply.body), response, ask, tail)
         ask.record.usage = None if tail is None else tail.usage()
         ask.record.outcome = "relayed" if reply.status < 400 else f"status_{reply.status}"
         with taken_in_time(self._request):
             await response.write_eof()
         return response
+
+    async def _pass(
+        self,
+        pieces: AsyncIterator[bytes],
+        response: web.StreamResponse,
+        ask: Ask,
+        tail: UsageTail | None,
+    ) -> None:
+        """Tell each piece as it comes.
+
+        Raises:
+            TurnTimeoutError: if none comes for too long.
+        """
+        silence_s = self._target.config.silence_s
+        rearm_s = silence_s / REARMS
+        try:
+            with anyio.fail_after(silence_s) as silence:
+                async for piece in pieces:
+                    if ask.record.first is None:
+                        ask.record.first = time.monotonic()
+                        self._remember(piece)
+                    if tail is not None:
+                        tail.push(piece)
+                    await write_in_time(self._request, response, piece)
+                    due = anyio.current_time() + silence_s
+                    if due - silence.deadline > rearm_s:  # a timer for each piece would cost more
+                        silence.deadline = due
+        except TimeoutError:
+            raise TurnTimeoutError(
+                f"the upstream was silent for {silence_s:g} s; raise silence_s of backend "
+                f"{self._target.backend.name!r} to allow more"
+            ) from None
 
     def _remember(self, begun: bytes) -> None:
         """Note what later requests may name that go on with this one."""

@@ -198,7 +198,7 @@ async def test_the_wait_for_a_place_has_an_end(world: World) -> None:
             assert (second.status, "queue_s" in await second.text()) == (429, True)
 
 
-@pytest.mark.parametrize("world", [{"timeout_s": 0.2}], indirect=True)
+@pytest.mark.parametrize("world", [{"timeout_s": 0.2}, {"silence_s": 0.2}], indirect=True)
 async def test_a_request_has_its_time(world: World) -> None:
     world.up.answer = Answer(headers=STREAM, pieces=(b"data: 1\n\n", b"data: 2\n\n"), hold=True)
     async with world.post() as response:

@@ -227,3 +227,14 @@ async def test_an_answer_that_breaks_its_schema_is_no_answer(
     assert last.type == ("response.completed" if right else "response.failed")
     sent = json.loads(clients.up.asked[0].body)["response_format"]
     assert sent == {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+
+
+async def test_a_compressed_reply_passes_and_is_unpacked_by_the_client(clients: Clients) -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Hi"}}
+    packed = gzip.compress(json.dumps({"id": "c", "choices": [choice]}).encode())
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    clients.up.answer = Answer(headers=headers, pieces=(packed[:9], packed[9:]))
+    answer = await clients.openai.chat.completions.create(
+        model="up/m", messages=[{"role": "user", "content": "hi"}]
+    )
+    assert answer.choices[0].message.content == "Hi"
