@@ -13,7 +13,7 @@ from multidict import CIMultiDictProxy
 class Answer:
     """A reply; `hold` waits before the last piece, `cut` leaves it out and drops the connection.
 
-    `early` answers without having read the request.
+    `early` answers without having read the request; `pace_s` passes after each piece.
     """
 
     status: int = 200
@@ -22,6 +22,7 @@ class Answer:
     hold: bool = False
     early: bool = False
     cut: bool = False
+    pace_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class RawUpstream:
         for piece in answer.pieces[:-1]:
             await response.write(piece)
             self.sent += len(piece)
+            if answer.pace_s:
+                await anyio.sleep(answer.pace_s)
         if answer.hold:
             await self.release.wait()
         if answer.cut and request.transport is not None:

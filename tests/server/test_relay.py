@@ -209,6 +209,13 @@ async def test_a_request_has_its_time(world: World) -> None:
         await anyio.lowlevel.checkpoint()
 
 
+@pytest.mark.parametrize("world", [{"silence_s": 1.5}], indirect=True)
+async def test_a_reply_may_last_longer_than_a_silence(world: World) -> None:
+    world.up.answer = Answer(headers=STREAM, pieces=(b"data: 1\n\n",) * 6, pace_s=0.4)
+    async with world.post() as response:
+        assert await response.read() == b"data: 1\n\n" * 6
+
+
 async def test_a_client_that_leaves_ends_the_request(world: World) -> None:
     world.up.answer = Answer(headers=STREAM, pieces=(b"data: 1\n\n", b"data: 2\n\n"), hold=True)
     async with world.post() as response:
