@@ -14,7 +14,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import IO
@@ -64,7 +64,7 @@ class Bridge:
         """Return once the offer has ended."""
         message = {"jsonrpc": "2.0", "id": UNTIL_END, "method": UNTIL_END}
         connection = HTTPConnection(self._host)
-        with contextlib.suppress(OSError, HTTPException):
+        with contextlib.closing(connection), contextlib.suppress(OSError, HTTPException):
             self.send(connection, json.dumps(message).encode())
             connection.getresponse().read()
 
@@ -114,13 +114,18 @@ def _key(number: object) -> str:
     return json.dumps(number)
 
 
-def serve(lines: IO[bytes], out: IO[bytes], env: Mapping[str, str]) -> None:
-    """Pass on what comes until the lines end; end the whole process if the offer does first."""
+def serve(
+    lines: IO[bytes],
+    out: IO[bytes],
+    env: Mapping[str, str],
+    end: Callable[[int], None] = os._exit,
+) -> None:
+    """Pass on what comes until the lines end; `end` the whole process if the offer does first."""
     bridge = Bridge(env[URL], env[SECRET], out)
 
     def until_end() -> None:
         bridge.wait()
-        os._exit(0)
+        end(0)
 
     threading.Thread(target=until_end, daemon=True).start()
     for line in lines:

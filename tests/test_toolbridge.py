@@ -4,10 +4,13 @@ import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
+from queue import Queue
 from typing import Any
 
 import anyio
 import pytest
+from anyio import to_thread
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
@@ -197,3 +200,37 @@ async def test_where_nobody_is_a_request_is_refused(free_tcp_port: int) -> None:
         bridge.forward(b'{"method": "ping"}')
         bridge.wait()
         assert json.loads(heard.readline())["error"]["message"].startswith("the tools are gone")
+
+
+async def test_all_of_it_in_this_process(supervisor: Supervisor, held: Held) -> None:
+    (to_read, to_write), (read, write) = os.pipe(), os.pipe()
+    ended: Queue[int] = Queue()
+    lines, out = os.fdopen(to_read, "rb"), os.fdopen(write, "wb")
+    with os.fdopen(to_write, "wb", buffering=0) as told, os.fdopen(read, "rb") as heard:
+        async with anyio.create_task_group() as group:
+            async with ToolServer(supervisor).offer([TOOL], held) as offer:
+                _, env = offer.bridge
+                serve = partial(toolbridge.serve, lines, out, env, ended.put)
+                group.start_soon(to_thread.run_sync, serve)
+                told.write(
+                    json.dumps({"id": 1, "method": "tools/call", "params": {"name": "f"}}).encode()
+                )
+                told.write(b"\n\n")
+                call = await held.next()
+                told.write(
+                    json.dumps({"id": 2, "method": "tools/call", "params": {"name": "f"}}).encode()
+                )
+                told.write(b"\n")
+                second = await held.next()
+                cancelled = {"method": "notifications/cancelled", "params": {"requestId": 1}}
+                told.write(json.dumps(cancelled).encode() + b"\n")
+                second.answer([])
+                with anyio.fail_after(HUNG_S):
+                    answer = json.loads(await to_thread.run_sync(heard.readline))
+                assert (answer["id"], answer["result"]) == (2, {"content": []})
+            with anyio.fail_after(HUNG_S):
+                assert await to_thread.run_sync(ended.get) == 0
+            told.close()
+    assert call.content is None
+    lines.close()
+    out.close()
