@@ -32,41 +32,58 @@ class CallPiece(BaseModel):
     function: Function | None = None
 
 
+class _Call:
+    """A call that may go on; `parts` are of its arguments."""
+
+    def __init__(self, ident: str, name: str) -> None:
+        self.id = ident
+        self.name = name
+        self.parts: list[str] = []
+
+    def is_whole(self) -> bool:
+        """Whether its arguments are a whole object."""
+        if not self.parts[-1].rstrip().endswith("}"):
+            return False
+        try:
+            return isinstance(json.loads("".join(self.parts)), dict)
+        except ValueError:
+            return False
+
+
 class Calls:
     """Takes pieces in the order they come; `whole` are the calls that they make."""
 
     def __init__(self) -> None:
-        self._made: list[ToolCall] = []
+        self._made: list[_Call] = []
         self._at: dict[int, int] = {}  # by a server's number, which of ours it is now
         self._chars = 0
 
     @property
     def whole(self) -> list[ToolCall]:
         """The calls, in the order they began."""
-        return [*self._made]
+        return [ToolCall(call.id, call.name, "".join(call.parts)) for call in self._made]
 
     def push(self, piece: CallPiece) -> None:
         """Take the next piece.
 
         Raises:
-            CliProtocolError: if the calls have no end.
+            CliProtocolError: if there is no end of them.
         """
         function = piece.function or Function()
         name, arguments = function.name or "", _text(function.arguments)
-        self._chars += len(name) + len(arguments) + CALL_CHARS
+        self._chars += len(name) + len(arguments) + 1
         require_end(self._chars)
         at = self._place(piece, name, arguments)
         if at is None:
             at = len(self._made)
-            self._made.append(ToolCall(piece.id or _own_id(at), name, arguments))
+            self._made.append(_Call(piece.id or _own_id(at), name))
         else:
-            before = self._made[at]
-            told_late = piece.id if before.id == _own_id(at) else None
-            self._made[at] = ToolCall(
-                told_late or before.id,
-                _joined(before.name, name, begun=bool(before.arguments)),
-                before.arguments + arguments,
-            )
+            call = self._made[at]
+            if piece.id and call.id == _own_id(at):
+                call.id = piece.id
+            call.name = _joined(call.name, name, begun=bool(call.parts))
+        if arguments:
+            self._made[at].parts.append(arguments)
         if piece.index is not None:
             self._at[piece.index] = at
 
@@ -83,8 +100,8 @@ class Calls:
         if place is None or not name:
             return place
         before = self._made[place]
-        if before.arguments:
-            begins = _is_whole(before.arguments) and (name != before.name or bool(arguments))
+        if before.parts:
+            begins = (name != before.name or bool(arguments)) and before.is_whole()
         else:
             told = before.id != _own_id(place) and bool(piece.id)
             begins = told and piece.id != before.id and name != before.name
@@ -100,13 +117,6 @@ def _joined(before: str, piece: str, *, begun: bool) -> str:
     if not piece or begun or before == piece:
         return before or piece
     return piece if piece.startswith(before) else before + piece
-
-
-def _is_whole(arguments: str) -> bool:
-    try:
-        return isinstance(json.loads(arguments), dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 def _text(arguments: object) -> str:

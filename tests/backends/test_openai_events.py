@@ -146,3 +146,10 @@ def test_an_error_within_a_stream_is_typed(error: Any, kind: type[ClinvkError]) 
 def test_what_is_no_chunk_is_refused(data: str) -> None:
     with pytest.raises(CliProtocolError, match="no chunk"):
         ChatEvents().feed(data)
+
+
+def test_arguments_without_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clinvk.events.ANSWER_CHARS", 1000)
+    pieces = [call(index=0, function={"arguments": "x" * 10})] * 1000
+    with pytest.raises(CliProtocolError, match="no end"):
+        events(*pieces)
