@@ -3,8 +3,9 @@
 import base64
 import hashlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import anyio
 import openai
@@ -12,7 +13,7 @@ import pytest
 import tiktoken
 from bpe_openai import get_encoding
 from langchain_openai import OpenAIEmbeddings
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
 from clinvk import config
 from clinvk.server.app import create_app
@@ -86,9 +87,24 @@ async def test_dimensions_and_tokens_by_the_python_client(client: AsyncOpenAI) -
     assert text.data[0].embedding == short.data[0].embedding
 
 
+@pytest.fixture
+async def langchain(address: str) -> AsyncIterator[Callable[..., OpenAIEmbeddings]]:
+    """Makes LangChain's model; its connections are closed, which it leaves to a collector."""
+    async with DefaultAsyncHttpxClient() as http:
+
+        def made(**settings: Any) -> OpenAIEmbeddings:
+            return OpenAIEmbeddings(
+                base_url=address, api_key="unused", http_async_client=http, **settings
+            )
+
+        yield made
+
+
 @pytest.mark.usefixtures("tokens_of_tiktoken")
-async def test_langchain_as_it_is_by_default(address: str) -> None:
-    model = OpenAIEmbeddings(base_url=address, api_key="unused")
+async def test_langchain_as_it_is_by_default(
+    langchain: Callable[..., OpenAIEmbeddings],
+) -> None:
+    model = langchain()
     assert model.check_embedding_ctx_length
     with anyio.fail_after(HUNG_S):
         documents = await model.aembed_documents([CAT, SHARES])
@@ -97,21 +113,21 @@ async def test_langchain_as_it_is_by_default(address: str) -> None:
 
 
 @pytest.mark.usefixtures("tokens_of_tiktoken")
-async def test_langchain_cuts_a_long_text_into_token_arrays(address: str) -> None:
+async def test_langchain_cuts_a_long_text_into_token_arrays(
+    langchain: Callable[..., OpenAIEmbeddings],
+) -> None:
     long = f"{CAT} {KITTEN} " * 1500
     ids = tiktoken.get_encoding("cl100k_base").encode(long)
     assert len(ids) > 2 * 8191
-    model = OpenAIEmbeddings(base_url=address, api_key="unused", model=MODEL)
+    model = langchain(model=MODEL)
     with anyio.fail_after(HUNG_S):
         whole, cat = await model.aembed_documents([long, CAT])
     assert cosine(whole, whole) == pytest.approx(1, abs=1e-3)
     assert cosine(whole, cat) > 0.7
 
 
-async def test_langchain_with_plain_texts(address: str) -> None:
-    model = OpenAIEmbeddings(
-        base_url=address, api_key="unused", check_embedding_ctx_length=False, dimensions=128
-    )
+async def test_langchain_with_plain_texts(langchain: Callable[..., OpenAIEmbeddings]) -> None:
+    model = langchain(check_embedding_ctx_length=False, dimensions=128)
     with anyio.fail_after(HUNG_S):
         vectors = await model.aembed_documents([CAT, SHARES])
     assert [len(each) for each in vectors] == [128, 128]

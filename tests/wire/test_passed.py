@@ -42,7 +42,8 @@ def test_any_object_keeps_its_other_members(
     found = named(body)
     assert found is not None
     assert found.model == model
-    assert found.renamed(model).decode() == body.decode() or not model.isascii()
+    if json.dumps(model) == json.dumps(model, ensure_ascii=False):
+        assert found.renamed(model) == body
     assert json.loads(found.renamed(other)) == {**fields, "model": other}
 
 
