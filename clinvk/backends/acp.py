@@ -61,12 +61,14 @@ class AcpAgent:
 
     def __init__(
         self,
+        supervisor: Supervisor,
         process: Process,
         *,
         on_noise: Callable[[bytes], None] | None,
         patience_s: float | None,
     ) -> None:
         self.process = process
+        self._supervisor = supervisor
         self._patience_s = patience_s
         self.info: Message = {}
         self._peer = RpcPeer(
@@ -101,7 +103,7 @@ class AcpAgent:
             CliProtocolError: if it answers by an error or not at all, or speaks a newer protocol.
             RpcError: if it refuses the login.
         """
-        agent = cls(process, on_noise=on_noise, patience_s=patience_s)
+        agent = cls(supervisor, process, on_noise=on_noise, patience_s=patience_s)
         supervisor.start(agent._peer.serve)
         try:
             await agent._shake_hands()
@@ -161,16 +163,35 @@ class AcpAgent:
         """
         if self._stuck:
             raise CliProtocolError("the CLI does not answer; ask again, and it is started anew")
-        limit_s = self._patience_s or OPEN_S
-        try:
-            # Who leaves meanwhile must not keep it from being known that the CLI is stuck.
-            with anyio.fail_after(limit_s, shield=True):
-                return await self.request(method, params)
-        except TimeoutError:
-            self._stuck = True
-            raise CliProtocolError(
-                f"the CLI did not open a session within {limit_s:g} s; the next turn starts it anew"
-            ) from None
+        outcome: list[Message | Exception] = []
+        done = anyio.Event()
+
+        async def ask() -> None:
+            limit_s = self._patience_s or OPEN_S
+            try:
+                with anyio.fail_after(limit_s):
+                    outcome.append(await self.request(method, params))
+            except TimeoutError:
+                self._stuck = True
+                outcome.append(
+                    CliProtocolError(
+                        f"the CLI did not open a session within {limit_s:g} s; "
+                        "the next turn starts it anew"
+                    )
+                )
+            except (RpcError, CliCrashedError) as exc:
+                outcome.append(exc)
+            finally:
+                done.set()
+
+        # Who leaves meanwhile must not keep it from being known that the CLI is stuck.
+        self._supervisor.start(ask)
+        await done.wait()
+        if not outcome:
+            raise CliCrashedError("the CLI was stopped before it opened a session")
+        if isinstance(outcome[0], Exception):
+            raise outcome[0]
+        return outcome[0]
 
     @asynccontextmanager
     async def prompt(

@@ -7,7 +7,9 @@ from pathlib import Path
 import anyio
 import pytest
 
+from clinvk.backends import acp
 from clinvk.procs.rpc import METHOD_NOT_FOUND
+from tests.faults.books import HUNG_S, children, until
 from tests.faults.conftest import Outcome, made
 from tests.faults.test_turns import BROKEN, CRASHED, RIGHT, fits
 
@@ -61,3 +63,21 @@ async def test_an_agent_that_asks_for_all_it_can_think_of_is_refused_and_answers
         for reply in refused:
             permission = reply.get("result") == {"outcome": {"outcome": "cancelled"}}
             assert permission or reply["error"]["code"] == METHOD_NOT_FOUND, reply
+
+
+async def test_who_leaves_while_a_session_opens_frees_the_place_at_once(tmp_path: Path) -> None:
+    limits = {"first_s": 0.5, "max_concurrency": 1}
+    async with made("acp", tmp_path, impatient=True, **limits) as world:
+        assert (await world.ask()).right
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(acp, "OPEN_S", 5 * HUNG_S)
+            world.fail_starts("new-hang")
+            for stream in (True, False):  # the second waits for the place of the first
+                found = await world.ask(stream=stream)
+                assert (found.code, "first_s" in found.message) == ("timeout", True), found
+            [process] = children()
+            process.kill()
+        world.fail_starts("")
+        await until(lambda: not children(), children)
+        assert (await world.ask()).right
+        await world.at_rest()

@@ -27,6 +27,7 @@ JSONL = {
     "hang-at-exit": LATE,
     "nothing": BROKEN,
     "nothing-and-fails": CRASHED,
+    "leaves-child": RIGHT,
     "none": RIGHT,
 }
 TEXT = {

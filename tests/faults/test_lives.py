@@ -10,6 +10,7 @@ import anyio.to_thread
 import psutil
 import pytest
 
+from clinvk.backends import acp
 from tests.faults.books import HUNG_S, children, until
 from tests.faults.conftest import Outcome, World, made
 from tests.faults.test_load import connected
@@ -95,9 +96,10 @@ async def test_new_settings_leave_running_turns_alone(adapter: str, tmp_path: Pa
 
 @pytest.mark.parametrize("grace_s", [0.0, 0.3])
 async def test_a_server_that_stops_tells_who_still_waits(
-    adapter: str, grace_s: float, tmp_path: Path
+    adapter: str, grace_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with made(adapter, tmp_path, impatient=True, first_s=20, silence_s=20) as world:
+        monkeypatch.setattr(acp, "OPEN_S", 20.0)  # or who waits behind one that hangs gives up
         asking = Asking(world, *(f"fault={fault}" for fault in HANGS[:4]))
         await world.running(8)
         await until(lambda: bool(children()), children)

@@ -169,10 +169,14 @@ def _stay() -> None:
     STAYS.append(True)
 
 
-def _with_child() -> None:
+def _leave_child() -> None:
     """Leave a child in our group that minds no signal and holds our pipes."""
     code = "import signal,time;signal.signal(15,signal.SIG_IGN);time.sleep(600)"
     subprocess.Popen([sys.executable, "-S", "-E", "-c", code])
+
+
+def _with_child() -> None:
+    _leave_child()
     hang()
 
 
@@ -285,6 +289,7 @@ FAULTS: dict[str, Callable[[Talk], None]] = {
     "hang-after": _then(_well, hang),
     "hang-at-exit": _then(_well, _stay),
     "hang-with-child": _then(_half, _with_child),
+    "leaves-child": _then(_well, _leave_child),
     "no-end": _then(_whole, hang),
     "two-ends": _two_ends,
     "waits": _waits,
