@@ -11,19 +11,23 @@ among children, never the message itself, which is what a stream of messages nee
 import codecs
 import json
 import re
+from itertools import islice
 from typing import Any
 
 from clinvk.events import Event, ReasoningDelta, Started, TextDelta, Usage, require_end
 from clinvk.kinds import PATH_STEP, CommandConfig, CountPaths
 
 HELD_CHARS = 4096  # of a terminal sequence that does not end: it is none
+LINE_CHARS = 64 * 1024  # a longer line is no banner
+DOCUMENTS = 64  # places where a document may begin
 SHOWN_CHARS = 2000  # at the end of what was printed, where that is all that tells of a failure
 
 _STEP = re.compile(PATH_STEP)
 _SEQUENCE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-OQ-WYZ\\`-~])"
 )
-_DOCUMENT = re.compile(rb"^[ \t]*[{\[]", re.MULTILINE)
+_DOCUMENT = re.compile(r"^[ \t]*[{\[]", re.MULTILINE)
+_DECODER = json.JSONDecoder()
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?=\n)")
 
 
@@ -46,12 +50,14 @@ class Cut:
     def feed(self, text: str, *, last: bool = False) -> str:
         """Take a piece of text and return what is certainly of the answer."""
         *lines, self._line = (self._line + text).split("\n")
-        if last and self._line:
+        lines = [f"{line}\n" for line in lines]
+        if last or len(self._line) > LINE_CHARS:
             lines.append(self._line)
             self._line = ""
-        return "".join(self._kept(line.rpartition("\r")[2]) for line in lines)
+        return "".join(self._kept(line) for line in lines)
 
-    def _kept(self, line: str) -> str:
+    def _kept(self, whole: str) -> str:
+        line = whole.rstrip("\r\n").rpartition("\r")[2]  # what a terminal would show
         if self.error is not None:
             self.error = f"{self.error}\n{line}"[-SHOWN_CHARS:]
         elif self._failure is not None and self._failure.search(line):
@@ -61,7 +67,7 @@ class Cut:
         elif self._before is not None and self._before.search(line):
             self._ended = True
         elif not self._ended:
-            return f"{line}\n"
+            return f"{line}\n" if whole.endswith("\n") else line
         return ""
 
 
@@ -178,9 +184,16 @@ class JsonParser:
 
     def finish(self) -> list[Event]:
         """Return all events."""
-        found = _DOCUMENT.search(self._whole)
-        document = bytes(self._whole[found.start() :] if found else self._whole)
-        return [*self._values.feed(document), *self._values.finish()]
+        whole = self._whole.decode("utf-8", "replace")
+        for found in islice(_DOCUMENT.finditer(whole), DOCUMENTS):
+            try:
+                document, _ = _DECODER.raw_decode(whole, found.end() - 1)
+            except (ValueError, RecursionError):
+                continue
+            if self._values.knows(document):
+                return [*self._values.take(document), *self._values.finish()]
+        self._values.pass_over(whole)
+        return []
 
 
 class LineParser:
@@ -204,8 +217,23 @@ class LineParser:
         try:
             message = json.loads(told)
         except (ValueError, RecursionError):
-            self.tail = f"{self.tail}{_plain(told)}\n"[-SHOWN_CHARS:]
+            self.pass_over(told)
             return []
+        return self.take(message)
+
+    def pass_over(self, text: str) -> None:
+        """Note a text that is no JSON."""
+        shown = _CONTROL.sub("", _SEQUENCE.sub("", text[-2 * SHOWN_CHARS :]))
+        self.tail = f"{self.tail}{shown}\n"[-SHOWN_CHARS:]
+
+    def knows(self, message: object) -> bool:
+        """Whether something that is looked for stands in a message."""
+        config = self._config
+        paths = (config.text, config.reasoning, config.error, config.end)
+        return any(look(message, path) is not None for path in paths)
+
+    def take(self, message: object) -> list[Event]:
+        """Take a message and return the events in it."""
         config, events = self._config, list[Event]()
         thought, text = look(message, config.reasoning), look(message, config.text)
         if isinstance(thought, str) and thought:
@@ -223,10 +251,6 @@ class LineParser:
     def finish(self) -> list[Event]:
         """Return the events at the end of the output."""
         return [] if self._usage is None else [self._usage]
-
-
-def _plain(text: str) -> str:
-    return _CONTROL.sub("", _SEQUENCE.sub("", text))
 
 
 def look(value: Any, path: str | None) -> Any:  # noqa: ANN401 - JSON

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from clinvk.backends.command_output import JsonParser, LineParser, TextParser, look
+from clinvk.backends.command_output import LINE_CHARS, JsonParser, LineParser, TextParser, look
 from clinvk.config import ConfigError, parse
 from clinvk.errors import (
     CliCrashedError,
@@ -92,6 +92,11 @@ def test_an_answer_begins_after_the_first_line_and_ends_before_the_next() -> Non
     assert cut("=\na\n=\nb\n=\n", after="=", before="=") == "a"
     assert cut("\r| wait\r/ wait\rdone\r\n\rnext", before="never") == "done\nnext"
     assert cut("a\n\n\n", failure="never") == "a"
+    assert cut("a\r\nb\r", failure="never") == "a\nb"
+    long = "x" * (LINE_CHARS + 1)
+    parser = TextParser(config(before="never"))
+    assert text(parser.feed(long.encode())) == long
+    assert text([*parser.feed(b"y\nz"), *parser.finish()]) == "y\nz"
 
 
 def test_an_answer_streams_line_by_line_between_its_banners() -> None:
@@ -169,7 +174,9 @@ COUNTS = {"input": "$.stats.in", "output": "$.stats.out"}
 
 
 @pytest.mark.parametrize("indent", [None, 2])
-@pytest.mark.parametrize("before", ["", "Loaded cached credentials.\n", "\n\n"])
+@pytest.mark.parametrize(
+    "before", ["", "Loaded cached credentials.\n", "\n\n", "[INFO] {x}\n[1]\n{\n"]
+)
 def test_an_answer_is_found_in_a_document(indent: int | None, before: str) -> None:
     parser = JsonParser(config(output="json", text="$.response", usage=COUNTS))
     found = fed(parser, before + json.dumps(DOCUMENT, indent=indent) + "\n", 5)
