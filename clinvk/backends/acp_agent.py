@@ -17,6 +17,7 @@ from clinvk import toolserver
 from clinvk.backends import acp_prompt, claims, structured
 from clinvk.backends.acp import AcpAgent
 from clinvk.backends.acp import Message as Json
+from clinvk.backends.acp_errors import words
 from clinvk.backends.acp_options import as_dict
 from clinvk.backends.acp_session import AgentServer, Conversation, Wanted
 from clinvk.backends.base import (
@@ -46,7 +47,6 @@ from clinvk.procs.pool import ServerPool
 from clinvk.procs.process import Command, ProcessStartError, start, when_stopped
 from clinvk.procs.rpc import RpcError
 from clinvk.procs.supervisor import Supervisor
-from clinvk.procs.tail import scrub
 from clinvk.toolserver import Offer, Tool, ToolServer
 from clinvk.turn import Message, Role, TextPart, ToolMode, Turn, require_known_calls
 
@@ -179,6 +179,8 @@ class AcpBackend:
         try:
             async with leased(self._pool) as server:
                 info = server.agent.info.get("agentInfo")
+        except NotLoggedInError as exc:
+            return Health(State.NOT_LOGGED_IN, reason=exc.message, fix=LOGIN_FIX)
         except ClinvkError as exc:
             return Health(State.FAILING, reason=exc.message, fix="clinvk doctor")
         version = str(info.get("version")) if isinstance(info, dict) else None
@@ -241,7 +243,7 @@ class AcpBackend:
             )
         except RpcError as exc:
             raise NotLoggedInError(
-                f"the agent refuses the login {config.auth!r}: {scrub(exc.message)}; {LOGIN_FIX}"
+                f"the agent refuses the login {config.auth!r}: {words(exc)}; {LOGIN_FIX}"
             ) from exc
         efforts = self.capabilities.reasoning_effort
         self.capabilities = replace(can(agent.info, pdf=config.pdf), reasoning_effort=efforts)

@@ -44,6 +44,11 @@ _BUSY = re.compile(r"overloaded|high demand|at capacity", re.IGNORECASE)
 _SHOWN = 2000
 
 
+def words(exc: RpcError) -> str:
+    """Return what an agent says of an error, without secrets."""
+    return scrub(_words(exc.message, exc.data))[:_SHOWN]
+
+
 def session_error(exc: RpcError, methods: str) -> ClinvkError:
     """Return the error that a session could not be opened by; `methods` says how to log in."""
     if exc.code == AUTH_REQUIRED:

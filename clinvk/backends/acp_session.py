@@ -317,6 +317,9 @@ def _tool_names(meta: object) -> list[object]:
 
 
 def methods(info: Message) -> str:
-    """Return what the agent says of how to log in."""
-    told = [str(m.get("description") or m.get("name")) for m in as_dicts(info, "authMethods")]
-    return "; or ".join(told)
+    """Return what the agent says of how to log in, and which ways `auth` could name."""
+    told = as_dicts(info, "authMethods")
+    how = [str(each.get("description") or each.get("name")) for each in told]
+    ways = [repr(each.get("id")) for each in told if each.get("type") != "terminal"]
+    named = f"; `auth` in backends.yaml may name one of {', '.join(ways)}" if ways else ""
+    return f"{'; or '.join(how)}{named}"

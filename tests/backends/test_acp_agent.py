@@ -282,8 +282,10 @@ async def test_a_session_is_closed_and_deleted_where_the_agent_can(make: Make) -
 
 async def test_a_login_that_asks_nobody_is_done_at_the_start(make: Make) -> None:
     assert await told(make(auth="key"), "hi") == "hi"
+    backend = make(auth="browser")
     with pytest.raises(NotLoggedInError, match="refuses the login 'browser': no such way"):
-        await told(make(auth="browser"), "hi")
+        await told(backend, "hi")
+    assert (await make(auth="browser").health()).state is State.NOT_LOGGED_IN
 
 
 async def test_an_agent_of_a_newer_protocol_alone_is_refused(make: Make) -> None:
@@ -316,7 +318,7 @@ async def test_a_program_that_cannot_run_leaves_nothing(make: Make, tmp_path: Pa
 async def test_a_missing_login_is_known_once_it_was_missed(make: Make, tmp_path: Path) -> None:
     login = tmp_path / "login"
     backend = make("wants a login", env={"LOGIN": str(login)})
-    with pytest.raises(NotLoggedInError, match="Run `a login`"):
+    with pytest.raises(NotLoggedInError, match=r"Run `a login`; `auth` in .* may name one of 'l'"):
         await told(backend, "hi")
     assert (await backend.health()).state is State.NOT_LOGGED_IN
     login.touch()
