@@ -8,8 +8,8 @@ import pytest_asyncio
 from anthropic import AsyncAnthropic, beta_async_tool
 
 from clinvk.server.anthropic import PREFIX
-from tests.real.agents import ANSWER, BACKENDS, QUESTION, Tools, check_loop, play, serve
 from tests.real.bridge import Bridge
+from tests.real.tool_loop import ANSWER, BACKENDS, QUESTION, Tools, check_loop, play, serve
 from tests.serving import API
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.fakes.api import Reply
-from tests.real.agents import BACKENDS, HUNG_S, Heard, of_json, play_by, serve, turns
+from tests.real.tool_loop import BACKENDS, HUNG_S, Heard, of_json, play_by, serve, turns
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 

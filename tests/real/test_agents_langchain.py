@@ -12,7 +12,8 @@ from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 
 from tests.fakes.api import Reply
-from tests.real.agents import (
+from tests.real.bridge import Bridge
+from tests.real.tool_loop import (
     ANSWER,
     BACKENDS,
     QUESTION,
@@ -23,7 +24,6 @@ from tests.real.agents import (
     serve,
     turns,
 )
-from tests.real.bridge import Bridge
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 

@@ -11,7 +11,8 @@ import pytest
 import pytest_asyncio
 
 from tests.fakes.api import Reply
-from tests.real.agents import (
+from tests.real.bridge import Bridge
+from tests.real.tool_loop import (
     ANSWER,
     ANSWERING,
     BACKENDS,
@@ -28,7 +29,6 @@ from tests.real.agents import (
     serve,
     turns,
 )
-from tests.real.bridge import Bridge
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 

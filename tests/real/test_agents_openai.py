@@ -8,7 +8,8 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 
-from tests.real.agents import (
+from tests.real.bridge import Bridge
+from tests.real.tool_loop import (
     ANSWER,
     BACKENDS,
     CITY,
@@ -20,7 +21,6 @@ from tests.real.agents import (
     serve,
     turns,
 )
-from tests.real.bridge import Bridge
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 

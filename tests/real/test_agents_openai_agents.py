@@ -17,7 +17,8 @@ from agents import (
 from openai import AsyncOpenAI
 
 from tests.fakes.api import Reply
-from tests.real.agents import (
+from tests.real.bridge import Bridge
+from tests.real.tool_loop import (
     ANSWER,
     ANSWERING,
     BACKENDS,
@@ -31,7 +32,6 @@ from tests.real.agents import (
     serve,
     turns,
 )
-from tests.real.bridge import Bridge
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 

@@ -11,7 +11,8 @@ from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from tests.fakes.api import Reply
-from tests.real.agents import (
+from tests.real.bridge import Bridge
+from tests.real.tool_loop import (
     ANSWER,
     BACKENDS,
     CALLS,
@@ -22,7 +23,6 @@ from tests.real.agents import (
     play,
     serve,
 )
-from tests.real.bridge import Bridge
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 

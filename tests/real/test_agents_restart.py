@@ -12,7 +12,8 @@ import pytest
 from openai import AsyncOpenAI
 
 from clinvk.server.anthropic import PREFIX
-from tests.real.agents import (
+from tests.real.bridge import Bridge
+from tests.real.tool_loop import (
     ANSWER,
     BACKENDS,
     CALLS,
@@ -25,7 +26,6 @@ from tests.real.agents import (
     serve,
     turns,
 )
-from tests.real.bridge import Bridge
 from tests.serving import API
 
 pytestmark = [pytest.mark.real, pytest.mark.parametrize("name", BACKENDS)]
