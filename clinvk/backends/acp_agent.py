@@ -257,5 +257,7 @@ def _with_choice(turn: Turn) -> Turn:
     if choice.mode is not ToolMode.REQUIRED:
         return turn
     what = "at least one of your tools" if choice.name is None else f"the tool {choice.name}"
-    said = TextPart(f"Your next reply must be a call of {what}.")
-    return replace(turn, messages=(*turn.messages, Message(Role.SYSTEM, (said,))))
+    asked = Message(Role.SYSTEM, (TextPart(f"Your next reply must be a call of {what}."),))
+    # A user's message stays the last, so that it is the one to answer.
+    at = len(turn.messages) - (turn.messages[-1].role is Role.USER)
+    return replace(turn, messages=(*turn.messages[:at], asked, *turn.messages[at:]))
