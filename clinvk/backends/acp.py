@@ -218,7 +218,8 @@ class AcpAgent:
         left = False
 
         def tell(message: Message) -> None:
-            with suppress(anyio.BrokenResourceError):  # the reader has left
+            # The reader may have left.
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
                 send.send_nowait(message)
 
         async def ask() -> None:
@@ -249,6 +250,7 @@ class AcpAgent:
             if not answered.is_set():
                 await self._cancel(session, answered)
             job.cancel()
+            send.close()  # the job may never have run
 
     def tell(self, session: str, message: Message) -> None:
         """Put a message of another source among those of a session's prompt, if it has one."""

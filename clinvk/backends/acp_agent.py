@@ -143,7 +143,7 @@ class AcpBackend:
                 offer = await stack.enter_async_context(
                     self._tools.offer(shown, conversation.called)
                 )
-                stack.callback(self._note_hearing, server, offer)
+                stack.callback(self._note_hearing, server, conversation, offer)
             folder = server.new_folder()
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             try:
@@ -199,8 +199,10 @@ class AcpBackend:
         """Begin to stop every process."""
         self._pool.stop()
 
-    def _note_hearing(self, server: AgentServer, offer: Offer) -> None:
+    def _note_hearing(self, server: AgentServer, conversation: Conversation, offer: Offer) -> None:
         """Learn whether the agent asks for tools; some do not look at what they are given."""
+        if not conversation.answered:
+            return
         server.unheard = 0 if offer.listed else server.unheard + 1
         if server.unheard == DEAF_AFTER and server is self._newest:
             _log.warning("%s: the agent does not ask which tools there are", self.name)

@@ -180,6 +180,11 @@ class Conversation(Live):
         await self._agent.close_session(self._session)
 
     @property
+    def answered(self) -> bool:
+        """Whether its last turn has come to an end by itself."""
+        return isinstance(self._last, Finished)
+
+    @property
     def waits(self) -> bool:
         """See `Live.waits`."""
         match self._last:

@@ -246,8 +246,11 @@ async def test_an_agent_that_asks_for_no_tools_is_offered_none_any_more(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(acp_session, "LIST_S", 0.01)
-    backend = make("is deaf to tools", recycle_after=3)
+    backend = make("is deaf to tools", recycle_after=6)
     asked = turn("hi", tools=(TIME,))
+    for _ in range(3):
+        async with backend.open(asked, None):
+            pass  # who leaves at once has not seen what it would have done
     for _ in range(2):
         assert backend.capabilities.tools is Level.NATIVE
         await ask(backend, asked)
