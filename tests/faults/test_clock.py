@@ -21,6 +21,7 @@ DATED = {
     "backends/claude_events.py",
     "backends/openai_errors.py",
     "cli/keys.py",
+    "filestore.py",
     "store.py",
     "wire/openai_chat.py",
     "wire/openai_completions.py",

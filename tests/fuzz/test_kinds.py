@@ -16,7 +16,7 @@ from clinvk.backends import openai_errors, openai_upstream
 from clinvk.backends.acp_agent import can
 from clinvk.backends.acp_errors import api_error, classify, session_error
 from clinvk.backends.acp_parser import AgentParser
-from clinvk.backends.command_output import LineParser, TextParser, look
+from clinvk.backends.command_output import JsonParser, LineParser, TextParser, look
 from clinvk.backends.openai_events import ChatEvents
 from clinvk.errors import ClinvkError
 from clinvk.events import Event, Failed, Finished, Started, TextDelta, ToolCall, check_grammar
@@ -116,6 +116,10 @@ PATHS = {
 COMMAND = CommandConfig.model_validate(
     {"kind": "command", "command": ["x"], "output": "jsonl", **PATHS}
 )
+PLAIN = CommandConfig(kind="command", command=["x"])
+BETWEEN = CommandConfig(
+    kind="command", command=["x"], after="^-*$", before="^=", failure="[Ee]rror|0"
+)
 LINES = [
     {"message": {"parts": [{"the text": "hi"}]}},
     {"type": "thought", "text": "hm"},
@@ -140,8 +144,9 @@ def test_whatever_a_command_prints_is_a_turn_up_to_its_end(
 @budget(150)
 @given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "replace")), st.data())
 def test_text_is_the_same_however_it_is_cut(printed: bytes, data: st.DataObject) -> None:
+    config = data.draw(st.sampled_from((PLAIN, BETWEEN)))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(printed)), max_size=6)))
-    cut, whole = TextParser(), TextParser()
+    cut, whole = TextParser(config), TextParser(config)
     pieces = [printed[a:b] for a, b in pairwise([0, *cuts, len(printed)])]
     events = [event for piece in pieces for event in cut.feed(piece)] + cut.finish()
     is_turn(events)
@@ -151,6 +156,22 @@ def test_text_is_the_same_however_it_is_cut(printed: bytes, data: st.DataObject)
 
 def text_of(events: list[Event]) -> str:
     return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+documents = changed(LINES).map(lambda line: f"banner\n{json.dumps(line)}\n".encode())
+
+
+@budget(120)
+@given(documents | st.binary() | st.just(DEEP.encode()), st.data())
+def test_a_document_is_the_same_however_it_is_cut(printed: bytes, data: st.DataObject) -> None:
+    config = COMMAND.model_copy(update={"output": "json"})
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(printed)), max_size=6)))
+    cut, whole = JsonParser(config), JsonParser(config)
+    pieces = [printed[a:b] for a, b in pairwise([0, *cuts, len(printed)])]
+    events = [event for piece in pieces for event in cut.feed(piece)] + cut.finish()
+    assert events == [*whole.feed(printed), *whole.finish()]
+    assert (cut.error, cut.ended) == (whole.error, whole.ended)
+    is_turn(events)
 
 
 steps = st.from_regex(PATH_STEP, fullmatch=True)
