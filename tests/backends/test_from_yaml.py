@@ -5,6 +5,7 @@ from pathlib import Path
 
 import aiohttp
 import anyio
+import pytest
 import yaml
 
 from clinvk import config
@@ -16,11 +17,12 @@ HUNG_S = 60
 TIME = {"type": "function", "function": {"name": "get_time", "parameters": {"type": "object"}}}
 
 
-async def test_an_agent_and_a_command_are_models_like_any_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["well", "takes stdio alone"])
+async def test_an_agent_and_a_command_are_models_like_any_other(tmp_path: Path, how: str) -> None:
     script = tmp_path / "agent.py"
     script.write_text(AGENT)
     backends = {
-        "agent": {"kind": "acp", "command": [sys.executable, str(script), "well"]},
+        "agent": {"kind": "acp", "command": [sys.executable, str(script), how]},
         "upper": {
             "kind": "command",
             "command": [sys.executable, "-c", "import sys; print(sys.stdin.read().upper())"],
