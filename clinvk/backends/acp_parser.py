@@ -150,17 +150,17 @@ class AgentParser(AcpParser):
     def ended(self, reason: str, result: Message) -> list[Event]:
         """Return the events of a turn's end."""
         spent = self._spent if self._spent is not None else _usage(result)
-        if not (spent and spent.output_tokens) and self._fell_silent(reason):
+        if self._fell_silent(reason, spent):
             # Agents end so when they are refused something, or keep an error to themselves.
             why = "" if self._refused is None else f" after it was refused {self._refused!r}"
             return [Failed(CliProtocolError(f"the agent ended its turn without an answer{why}"))]
         return [*([] if spent is None else [spent]), *super().ended(reason, result)]
 
-    def _fell_silent(self, reason: str) -> bool:
-        if reason == "cancelled":
-            return self._refused is not None
-        idle = not (self._silence_ends or self.thinking or self.activity)
-        return reason == "end_turn" and not self.text and (idle or self._refused is not None)
+    def _fell_silent(self, reason: str, spent: Usage | None) -> bool:
+        if self._refused is not None:
+            return reason == "cancelled" or (reason == "end_turn" and not self.text)
+        said = self.text or self.thinking or self.activity or (spent and spent.output_tokens)
+        return reason == "end_turn" and not (said or self._silence_ends)
 
     def paused(self) -> list[Event]:
         """Return what stands before the calls that a turn pauses for."""

@@ -155,6 +155,7 @@ def test_an_end_without_a_word_is_one_after_results_or_with_tokens() -> None:
 def test_who_ends_its_turn_as_it_was_refused_something_says_what(reason: str) -> None:
     parser = AgentParser(silence_ends=True)
     parser.refused("Run reboot")
-    [last] = parser.feed({"result": {"stopReason": reason}})
+    counted = {"inputTokens": 5, "outputTokens": 2}
+    [last] = parser.feed({"result": {"stopReason": reason, "usage": counted}})
     assert isinstance(last, Failed)
     assert "after it was refused 'Run reboot'" in last.error.message
