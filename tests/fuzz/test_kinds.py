@@ -120,7 +120,7 @@ PLAIN = CommandConfig(kind="command", command=["x"])
 BETWEEN = CommandConfig(
     kind="command", command=["x"], after="^-*$", before="^=", failure="[Ee]rror|0"
 )
-LINES = [
+LINES: list[dict[str, Any]] = [
     {"message": {"parts": [{"the text": "hi"}]}},
     {"type": "thought", "text": "hm"},
     {"type": "end", "usage": {"in": 3, "out": 4, "cached": [1]}},
