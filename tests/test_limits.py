@@ -43,7 +43,7 @@ def test_without_limits_everything_passes() -> None:
 
 
 def test_a_stop_text_split_over_deltas_is_found() -> None:
-    out = run(Limits(stop=("END",)), [TextDelta(t) for t in ("one E", "N", "D two")] + [END])
+    out = run(Limits(stop=("END",)), [*map(TextDelta, ("one E", "N", "D two")), END])
     assert text_of(out) == "one "
     assert out[-1] == Finished(FinishReason.STOP, "END")
 

@@ -63,7 +63,7 @@ async def test_new_settings_are_for_new_turns(supervisor: Supervisor) -> None:
     reloaded.apply()
     assert await events(reloaded.service.start(Turn("two", HELLO))) == list(ANSWER)
     assert (len(reloaded.two.turns), len(reloaded.new.turns)) == (1, 1)
-    assert not reloaded.two.closed
+    before = reloaded.two.closed
     hold.set()
     for stream in streams:
         assert await events(stream) == list(ANSWER)
@@ -71,7 +71,7 @@ async def test_new_settings_are_for_new_turns(supervisor: Supervisor) -> None:
         while not (reloaded.two.closed and reloaded.new.warmed):
             await anyio.lowlevel.checkpoint()
         await reloaded.service.health()
-    assert (reloaded.one.closed, reloaded.new.closed) == (False, False)
+    assert (before, reloaded.one.closed, reloaded.new.closed) == (False, False, False)
     assert reloaded.new.looks == 1
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import platformdirs
 import pytest
 
-from clinvk import database, store
+from clinvk import store
 from clinvk.config import StoreConfig
 from clinvk.store import DAY_S, Store, StoreError
 
@@ -85,7 +86,7 @@ async def test_what_is_not_kept_is_none(file: Path) -> None:
 
 
 def test_the_default_file_is_in_the_users_state_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database.platformdirs, "user_state_dir", lambda *_, **__: "/state/clinvk")
+    monkeypatch.setattr(platformdirs, "user_state_dir", lambda *_, **__: "/state/clinvk")
     assert Store(StoreConfig()).path == "/state/clinvk/responses.sqlite3"
     assert not Store(StoreConfig(path="~/r.db")).path.startswith("~")
 

@@ -10,7 +10,8 @@ import anyio
 import pytest
 
 from clinvk.procs.supervisor import Supervisor
-from clinvk.toolserver import SECRET_HEADER, Call, Offer, Tool, ToolServer
+from clinvk.toolbridge import SECRET_HEADER
+from clinvk.toolserver import Call, Offer, Tool, ToolServer
 
 HUNG_S = 10  # a guard against hanging tests, not a measure
 TOOL = Tool("f", "does f", {"type": "object", "properties": {}})

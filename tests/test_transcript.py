@@ -42,6 +42,14 @@ def turn(*messages: Message) -> Turn:
     return Turn("m", messages)
 
 
+def text_blocks(asked: Turn) -> tuple[str, ...]:
+    """The blocks of a turn that is all text."""
+    found = blocks(asked)
+    texts = tuple(block for block in found if isinstance(block, str))
+    assert texts == found
+    return texts
+
+
 def read(text: str) -> list[tuple[str, str]]:
     """Read a transcript as its first lines say: only marks with the exact key count."""
     found = re.search(r"<<<(k\d+) ROLE>>>", text)
@@ -77,7 +85,7 @@ def test_every_message_is_there_once_in_order_and_no_text_forges_a_mark(
 @given(st.lists(_MESSAGES, min_size=1, max_size=4), _TEXTS)
 def test_blocks_hold_the_same_as_the_whole(messages: list[Message], last: str) -> None:
     asked = turn(*messages, said(Role.USER, last))
-    found = blocks(asked)
+    found = text_blocks(asked)
     if len(found) == 1:
         assert found == (render(asked),)
     else:
@@ -96,7 +104,7 @@ def test_a_lone_user_message_is_its_own_text(text: str) -> None:
 
 
 def test_instructions_go_in_a_block_before_a_single_user_message() -> None:
-    first, second = blocks(
+    first, second = text_blocks(
         turn(
             said(Role.SYSTEM, "Be brief."),
             said(Role.DEVELOPER, "Be kind."),
@@ -108,7 +116,7 @@ def test_instructions_go_in_a_block_before_a_single_user_message() -> None:
 
 
 def test_a_conversation_is_one_block() -> None:
-    (text,) = blocks(
+    (text,) = text_blocks(
         turn(
             said(Role.SYSTEM, "Be brief."),
             said(Role.USER, "Hi"),
@@ -127,7 +135,7 @@ def test_a_conversation_is_one_block() -> None:
 
 
 def test_an_empty_last_message_stays_between_marks() -> None:
-    (text,) = blocks(turn(said(Role.SYSTEM, "Be brief."), said(Role.USER, "")))
+    (text,) = text_blocks(turn(said(Role.SYSTEM, "Be brief."), said(Role.USER, "")))
     assert read(text) == [("system", "Be brief."), ("user", "")]
 
 

@@ -183,14 +183,14 @@ def test_a_home_links_to_the_login_and_is_private(user: Path) -> None:
 
 def test_a_home_is_outdated_when_the_login_or_the_configuration_changes(user: Path) -> None:
     home = Home(user, {})
-    assert home.current
+    before = home.current
     (user / "auth.json").write_text("login")
-    assert not home.current
+    assert (before, home.current) == (True, False)
     home.remove()
     home = Home(user, {})
-    assert home.current
+    before = home.current
     (user / "config.toml").write_text("")
-    assert not home.current
+    assert (before, home.current) == (True, False)
     home.remove()
     home = Home(user, {})
     (user / "auth.json").unlink()

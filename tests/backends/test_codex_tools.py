@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
+from clinvk.backends.caller_tools import offered
 from clinvk.backends.codex_tools import (
     check_tools,
     demand,
     dynamic_tools,
     inner_name,
-    offered,
     outer_name,
 )
 from clinvk.errors import BadRequestError

@@ -216,7 +216,7 @@ async def test_more_dimensions_than_there_are_is_a_mistake(backend: EmbeddingsBa
 
 async def test_who_leaves_ends_the_work_with_the_piece(backend: EmbeddingsBackend) -> None:
     begun, go_on = anyio.Event(), threading.Event()
-    numbers = []
+    numbers: list[int] = []
 
     def told(number: int, _: bytes) -> None:
         if not numbers:

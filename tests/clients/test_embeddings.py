@@ -93,7 +93,8 @@ async def langchain(address: str) -> AsyncIterator[Callable[..., OpenAIEmbedding
     async with DefaultAsyncHttpxClient() as http:
 
         def made(**settings: Any) -> OpenAIEmbeddings:
-            return OpenAIEmbeddings(
+            # pydantic's plugin knows only one of the two names of a field that has an alias.
+            return OpenAIEmbeddings(  # type: ignore[call-arg]
                 base_url=address, api_key="unused", http_async_client=http, **settings
             )
 

@@ -1,6 +1,7 @@
 """The real openai and langchain-openai packages, over the Responses API of a served clinvk."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import openai
 import pytest
@@ -17,7 +18,7 @@ from clinvk.turn import OutputFormat, PriorCall, Role
 from tests.fakes.backend import ScriptBackend, builder, script_config
 from tests.serving import API, serving
 
-WEATHER = {
+WEATHER: Any = {
     "type": "function",
     "name": "weather",
     "description": "Tell the weather.",
@@ -128,8 +129,9 @@ async def test_a_tool_is_called_and_its_result_comes_back(
     call = first.output[-1]
     assert call.type == "function_call"
     backend.script = (TextDelta("rain"), Finished(FinishReason.STOP))
+    history: list[Any]
     history = [{"role": "user", "content": "weather?"}, *(i.to_dict() for i in first.output)]
-    result = {"type": "function_call_output", "call_id": call.call_id, "output": "rainy"}
+    result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "rainy"}
     second = await client.responses.create(
         model="fake", input=[*history, result], tools=[WEATHER], store=False
     )
@@ -180,7 +182,7 @@ async def test_langchain_calls_tools(address: str, backend: ScriptBackend) -> No
     asked = HumanMessage("weather?")
     whole = await model.ainvoke([asked])
     chunks = [chunk async for chunk in model.astream([asked])]
-    streamed = chunks[0]
+    streamed: Any = chunks[0]  # by LangChain's types, messages add up to a prompt
     for chunk in chunks[1:]:
         streamed += chunk
     for message in (whole, streamed):

@@ -169,11 +169,12 @@ async def test_why_nothing_is_started_is_told_until_a_try_is_due() -> None:
     factory = Factory()
     pool = factory.pool()
     factory.failure = ProcessStartError("no such program")
-    assert pool.trouble is None
+    before = pool.trouble
     with pytest.raises(ProcessStartError):
         await pool.warm()
-    assert pool.trouble == (
-        "it has failed to start once and is tried again in 1 s: no such program"
+    assert (before, pool.trouble) == (
+        None,
+        "it has failed to start once and is tried again in 1 s: no such program",
     )
     factory.now += 0.5
     assert pool.trouble is None

@@ -115,7 +115,7 @@ async def test_a_slow_reader_hears_all_that_a_dead_child_said(
 ) -> None:
     monkeypatch.setattr(procs, "DRAIN_S", 0.05)
     process = await spawn(supervisor, "for n in range(3000): print('line', n)")
-    lines = []
+    lines: list[bytes] = []
     with anyio.fail_after(HUNG_S):
         async for line in process.lines():
             if not lines:
@@ -318,13 +318,13 @@ async def test_the_callers_raw_cancellation_does_not_orphan_the_child(
 async def test_a_cancellation_at_any_step_of_the_start_leaves_no_child(steps: int) -> None:
     before = set(psutil.Process().children())
 
-    async def caller() -> None:
+    async def caller(supervisor: Supervisor) -> None:
         await start(supervisor, python(HANG))
         raise AssertionError("not reached in time")
 
     with anyio.fail_after(HUNG_S):
         async with Supervisor() as supervisor:
-            task = asyncio.create_task(caller())
+            task = asyncio.create_task(caller(supervisor))
             for _ in range(steps):
                 if not task.done():
                     await asyncio.sleep(0)

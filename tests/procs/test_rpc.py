@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from clinvk.procs import process, rpc
+from clinvk.procs import process
 from clinvk.procs.process import Command
 from clinvk.procs.rpc import METHOD_NOT_FOUND, OnRequest, RpcClosedError, RpcError, RpcPeer
 from clinvk.procs.supervisor import Supervisor
@@ -196,7 +196,7 @@ async def test_a_line_without_end_closes_the_peer(
 ) -> None:
     limit = 10_000
     lines = process.Process.lines
-    monkeypatch.setattr(rpc.Process, "lines", lambda child: lines(child, limit))
+    monkeypatch.setattr(process.Process, "lines", lambda child: lines(child, limit))
     async with child(tmp_path) as talker:
         with pytest.raises(RpcClosedError, match="longer than 10000 bytes"):
             await talker.peer.request("raw", {"lines": ["x" * 2 * limit]})

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -180,8 +181,8 @@ async def test_a_key_may_be_for_some_models(
             assert f"'alice' is not for the model {refused!r}" in body["error"]["message"]
             assert told["x-should-retry"] == "false"
         prompt = {"model": refused, "prompt": "hi"}
-        told = await served.call("POST", f"{API}/completions", json=prompt, headers=headers)
-        assert told[0] == 403
+        status, _, _ = await served.call("POST", f"{API}/completions", json=prompt, headers=headers)
+        assert status == 403
         for path in (f"{API}/models/", "/anthropic/v1/models/"):
             status, _, _ = await served.call("GET", path + refused, headers=headers)
             assert status == 403
@@ -204,7 +205,7 @@ async def test_a_response_is_its_callers_alone(served: Served) -> None:
     again = {"model": "fake", "input": "and?"}
     after = {**again, "previous_response_id": mine["id"]}
     referring = {"model": "fake", "input": [item, {"role": "user", "content": "and?"}]}
-    asked = [
+    asked: list[tuple[str, str, dict[str, Any]]] = [
         ("GET", one, {}),
         ("GET", f"{one}/input_items", {}),
         ("POST", f"{one}/cancel", {}),
@@ -212,7 +213,7 @@ async def test_a_response_is_its_callers_alone(served: Served) -> None:
         ("POST", path, {"json": after}),
         ("POST", path, {"json": referring}),
     ]
-    others = [await served.call(*how[:2], **how[2], headers=as_("bob")) for how in asked]
+    others = [await served.call(*to, **sent, headers=as_("bob")) for *to, sent in asked]
     assert [status for status, _, _ in others] == [404, 404, 404, 404, 400, 400]
     assert others[4][1]["error"]["code"] == "previous_response_not_found"
     assert not any("secret" in json.dumps(told) for _, told, _ in others)
@@ -220,7 +221,7 @@ async def test_a_response_is_its_callers_alone(served: Served) -> None:
     unknown = (await served.call("GET", nobodys, headers=as_("bob")))[1]["error"]
     said = unknown["message"].replace(f"resp_{'0' * 32}", mine["id"])
     assert others[0][1]["error"] == {**unknown, "message": said}
-    own = [await served.call(*how[:2], **how[2], headers=as_("alice")) for how in asked]
+    own = [await served.call(*to, **sent, headers=as_("alice")) for *to, sent in asked]
     assert [status for status, _, _ in own] == [200, 200, 400, 200, 400, 400]
 
 

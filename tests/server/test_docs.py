@@ -124,13 +124,13 @@ async def test_real_requests_and_replies_are_as_described(
         call = ToolCall("c1", "f", "{}")
         backend.script = (*said, call, Usage(1, 1), Finished(FinishReason.TOOL_CALLS))
     described = document["paths"][path][method]
-    options = {}
+    sent = None
     if body is not None:
-        options = {"json": {"model": "fake", **body}}
+        sent = {"model": "fake", **body}
         schema = described["requestBody"]["content"]["application/json"]["schema"]
-        checker(document, schema).validate(options["json"])
+        checker(document, schema).validate(sent)
     async with aiohttp.ClientSession() as http:
-        async with http.request(method, url + path.replace("{id}", "fake"), **options) as reply:
+        async with http.request(method, url + path.replace("{id}", "fake"), json=sent) as reply:
             assert reply.status == 200, await reply.text()
             told = await reply.json()
         schema = described["responses"]["200"]["content"]["application/json"]["schema"]

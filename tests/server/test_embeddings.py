@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 
 from clinvk import config
-from clinvk.backends import embeddings
+from clinvk.backends import embedding_model
 from clinvk.extras import with_embeddings
 from clinvk.server import handlers
 from clinvk.server.app import create_app
@@ -188,7 +188,7 @@ class Held:
         self.begun = anyio.Event()
         self.go = threading.Event()
         self.pieces = 0
-        real = embeddings.embedding_model.load
+        real = embedding_model.load
         token = anyio.lowlevel.current_token()
 
         def load() -> Any:
@@ -198,7 +198,7 @@ class Held:
                 assert self.go.wait(HUNG_S)
             return real()
 
-        monkeypatch.setattr(embeddings.embedding_model, "load", load)
+        monkeypatch.setattr(embedding_model, "load", load)
 
 
 def running(world: World) -> int:

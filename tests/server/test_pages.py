@@ -200,7 +200,9 @@ BODIES += ["text/plain; application/json", "application/json-patch+json", "", "j
 
 @pytest.mark.parametrize("headers", [NO_KEYS, as_("alice")], ids=["open", "keyed"])
 @pytest.mark.parametrize("content_type", BODIES)
-async def test_only_json_bodies_are_taken(headers: dict[str, str], content_type: str) -> None:
+async def test_only_json_bodies_are_taken(
+    headers: dict[str, str], content_type: str | None
+) -> None:
     keys = [entry("alice")] if headers else []
     sent = headers if content_type is None else {**headers, "Content-Type": content_type}
     async with over(keyed(*keys)) as site:

@@ -74,7 +74,7 @@ def test_what_is_kept_means_the_same_when_it_comes_back() -> None:
 
 
 def test_an_answer_comes_back_as_what_was_said() -> None:
-    output = [
+    output: list[dict[str, Any]] = [
         {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "x"}]},
         {
             "id": "msg_1",

@@ -32,7 +32,7 @@ from clinvk.wire.openai_responses_encoder import ResponsesEncoder
 from tests.fakes.openai_types import check_response, check_stream, fold
 
 END = Finished(FinishReason.STOP)
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "model": "m",
     "instructions": None,
     "metadata": {},

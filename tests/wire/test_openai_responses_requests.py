@@ -234,6 +234,7 @@ def test_limits_effort_and_what_has_no_effect() -> None:
 
 
 def test_null_is_absent() -> None:
+    names: tuple[str, ...]
     names = ("instructions", "tools", "tool_choice", "text", "reasoning", "metadata", "store")
     names += ("previous_response_id", "conversation", "prompt", "background", "max_output_tokens")
     assert turn(**dict.fromkeys(names)) == turn()
