@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from aiohttp import web
 
@@ -122,7 +122,7 @@ class FakeApi:
             await asyncio.sleep(delay_s)
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["FakeApi"]:
+    async def running(self) -> AsyncIterator[Self]:
         """Serve on a free loopback port; `url` is where."""
         app = web.Application(client_max_size=64 * 1024 * 1024)
         self.add_routes(app)

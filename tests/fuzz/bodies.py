@@ -75,7 +75,7 @@ def paths(value: Any, path: Path = ()) -> Iterator[Path]:
 @st.composite
 def changed(draw: st.DrawFn, good: list[dict[str, Any]]) -> dict[str, Any]:
     """A good request with up to four changes: a place replaced, dropped, added to, or copied."""
-    body = copy.deepcopy(draw(st.sampled_from(good)))
+    body: dict[str, Any] = copy.deepcopy(draw(st.sampled_from(good)))
     for _ in range(draw(st.integers(0, 4))):
         places = list(paths(body))
         if not places:
@@ -111,8 +111,8 @@ def encoded(draw: st.DrawFn, bodies: st.SearchStrategy[Any]) -> bytes:
         case "utf-16":
             return json.dumps(body, ensure_ascii=False).encode("utf-16", "surrogatepass")
         case "cut":
-            data = json.dumps(body).encode()
-            return data[: draw(st.integers(0, len(data)))]
+            whole = json.dumps(body).encode()
+            return whole[: draw(st.integers(0, len(whole)))]
         case "flipped":
             data = bytearray(json.dumps(body).encode())
             for _ in range(draw(st.integers(1, 3))):

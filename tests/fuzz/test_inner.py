@@ -72,7 +72,8 @@ async def test_bodies_that_are_no_messages_are_a_400_to_the_cli(offer: Offer) ->
             for body in bodies:
                 async with http.post(offer.url, data=body) as response:
                     assert response.status == 400, body
-            for name in ([], {}, None, 5, "f\ud800", "g"):
+            names: list[Any] = [[], {}, None, 5, "f\ud800", "g"]
+            for name in names:
                 call = {"id": 1, "method": "tools/call", "params": {"name": name}}
                 async with http.post(offer.url, json=call) as response:
                     assert response.status == 200
@@ -82,7 +83,8 @@ async def test_bodies_that_are_no_messages_are_a_400_to_the_cli(offer: Offer) ->
 async def test_nobody_without_its_secret_is_answered(offer: Offer) -> None:
     async with aiohttp.ClientSession() as http:
         [(name, secret)] = offer.headers.items()
-        wrong = ({}, {name: ""}, {name: secret[:-1]}, {name: secret + "a"}, {name: "\udcff"})
+        wrong: list[dict[str, str]] = [{}]
+        wrong += [{name: said} for said in ("", secret[:-1], secret + "a", "\udcff")]
         for headers in wrong:
             with contextlib.suppress(UnicodeEncodeError):
                 async with http.post(offer.url, json=MCP[1], headers=headers) as response:

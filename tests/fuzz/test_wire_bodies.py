@@ -25,6 +25,7 @@ from clinvk.media import is_remote
 from clinvk.procs.supervisor import Supervisor
 from clinvk.turn import ImagePart, Turn
 from clinvk.wire.anthropic_messages import AnthropicMessages
+from clinvk.wire.base import Dialect
 from clinvk.wire.openai_chat import OpenAIChat
 from clinvk.wire.openai_completions import OpenAICompletions
 from clinvk.wire.openai_responses import OpenAIResponses
@@ -32,7 +33,7 @@ from tests.fuzz.bodies import GOOD, changed, encoded, values
 from tests.fuzz.budget import budget
 from tests.fuzz.naming import is_of
 
-DIALECTS = {
+DIALECTS: dict[str, Dialect] = {
     "chat": OpenAIChat(),
     "completions": OpenAICompletions(),
     "responses": OpenAIResponses(),

@@ -18,7 +18,8 @@ QUESTION = re.compile(r"\d+ (?:tok|call)\d+x")
 
 def last_question(text: str) -> str:
     """Return what was asked last in a prompt that may hold a whole conversation."""
-    return QUESTION.findall(text)[-1]
+    asked: str = QUESTION.findall(text)[-1]
+    return asked
 
 
 def say(message: dict[str, Any]) -> None:

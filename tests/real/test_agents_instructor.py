@@ -42,7 +42,7 @@ async def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
             return called if place else of_json(served, ROME)
 
         play_by(served, answer)
-        command = [PYTHON, HERE / "instructor_client.py", served.url, served.name]
+        command = [str(PYTHON), str(HERE / "instructor_client.py"), served.url, served.name]
         with anyio.fail_after(HUNG_S):
             done = await anyio.run_process(command, check=False)
         assert done.returncode == 0, done.stderr.decode()

@@ -46,7 +46,7 @@ async def served(
 
 async def node(served: Bridge, script: str, *words: str) -> dict[str, Any]:
     """Run a script and return what it saw."""
-    command = ["node", HERE / script, served.url, served.name, *words]
+    command = ["node", str(HERE / script), served.url, served.name, *words]
     with anyio.fail_after(HUNG_S):
         done = await anyio.run_process(command, cwd=HERE, check=False)
     assert done.returncode == 0, done.stderr.decode()
@@ -83,7 +83,7 @@ async def ai_sdk(served: Bridge) -> Seen:
         for way, steps in (("whole", 2), ("streamed", 2), ("object", 1)):
             seen.asked[f"{kind} {way}"] = [asked.pop(0) for _ in range(steps)]
             seen.courses[f"{kind} {way}"] = [courses.pop(0) for _ in range(steps)]
-    assert asked == courses == []
+    assert (asked, courses) == ([], [])
     return seen
 
 

@@ -64,8 +64,8 @@ async def test_over_chat(name: str, tmp_path: Path) -> None:
             model=name, messages=ASKED, tools=tools
         ) as stream:
             (choice,) = (await stream.get_final_completion()).choices
-    message = choice.message.model_dump(exclude_none=True, exclude={"parsed"})
-    results = [
+    message: Any = choice.message.model_dump(exclude_none=True, exclude={"parsed"})
+    results: list[Any] = [
         {"role": "tool", "tool_call_id": call.id, "content": RESULT_OF[call.function.name]}
         for call in choice.message.tool_calls or ()
     ]

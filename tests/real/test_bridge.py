@@ -129,7 +129,8 @@ async def test_client_disconnect_closes_the_upstream_connection(
 
 async def _read(served: Bridge, **fields: Any) -> str:
     async with served.post(**fields) as response:
-        return await response.text()
+        text: str = await response.text()
+        return text
 
 
 async def test_a_cli_killed_mid_turn_is_an_error_and_the_next_request_works(

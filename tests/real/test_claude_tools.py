@@ -21,7 +21,7 @@ CITY = {
 }
 WEATHER = ToolSpec("get_weather", "The weather, now: ½ °C steps.", CITY)
 NOW = ToolSpec("now")
-CALLS = (("get_weather", {"city": "Paris"}), ("now", {}))
+CALLS: tuple[tuple[str, dict[str, Any]], ...] = (("get_weather", {"city": "Paris"}), ("now", {}))
 
 
 @pytest.fixture

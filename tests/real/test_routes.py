@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from openai import AsyncOpenAI
+from openai.types.chat import ChatCompletion
 
 from clinvk import config
 from clinvk.server.app import create_app
@@ -39,10 +40,10 @@ class World:
         asking = self.client.chat.completions.with_raw_response
         raw = await asking.create(model=model, messages=messages, stream=stream)
         told = raw.parse()
-        if stream:
-            pieces = [c.choices[0].delta.content or "" async for c in told if c.choices]
-            return "".join(pieces), raw.headers
-        return told.choices[0].message.content, raw.headers
+        if isinstance(told, ChatCompletion):
+            return told.choices[0].message.content or "", raw.headers
+        pieces = [c.choices[0].delta.content or "" async for c in told if c.choices]
+        return "".join(pieces), raw.headers
 
     @property
     def keys(self) -> list[str]:

@@ -56,7 +56,7 @@ class Mock:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def mock() -> AsyncIterator[Mock]:
     assert PROGRAM.exists(), "llmock is missing: run `make test`, which installs it"
-    command = [PROGRAM, "serve", "--port", "0", "--rpm", "100000"]
+    command = [str(PROGRAM), "serve", "--port", "0", "--rpm", "100000"]
     async with await anyio.open_process(command, stdout=None) as process:
         assert process.stderr is not None
         said = b""
@@ -146,7 +146,8 @@ async def test_both_clients_use_what_it_has(mock: Mock) -> None:
         first = await client.chat.completions.create(
             model=MODEL, messages=ASKED, tools=[TOOL], tool_choice="required"
         )
-        (call,) = first.choices[0].message.tool_calls or ()
+        assert first.choices[0].message.tool_calls is not None
+        (call,) = first.choices[0].message.tool_calls
         assert call.type == "function"
         assert call.function.name == "look"
         response = await client.responses.create(model=MODEL, input="hello")

@@ -11,7 +11,7 @@ from clinvk.backends import gemini_home
 from clinvk.backends.gemini import GeminiBackend
 from clinvk.backends.gemini_home import MAX_ROUNDS
 from clinvk.backends.gemini_prompt import GUARD
-from clinvk.backends.gemini_tools import SERVER
+from clinvk.backends.mcp_tools import SERVER
 from clinvk.errors import CliCrashedError, UnavailableError, UpstreamError
 from clinvk.events import Failed, Finished, FinishReason, Started, TextDelta, Usage
 from clinvk.toolserver import Tool, ToolServer
