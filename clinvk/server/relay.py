@@ -5,8 +5,10 @@ upstream answered. Admission, limits and records are those of every turn.
 """
 
 import logging
+import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 
 import anyio
 from aiohttp import hdrs, web
@@ -67,7 +69,7 @@ class PassOn:
         sent = await embedded(request, raw, body)
         way = _way_of(service, route, body, caller.name)
         walk = Walk(request, way, self._endpoint, body.model)
-        return await walk.run(sent.renamed, otherwise=self._otherwise)
+        return await walk.run(sent.renamed, streams=body.streams, otherwise=self._otherwise)
 
 
 def _has_upstream(registry: Registry) -> bool:
@@ -126,9 +128,13 @@ class Walk:
         self,
         body: "Body",
         content_type: str | None = None,
+        *,
+        streams: bool = False,
         otherwise: Handler | None = None,
     ) -> web.StreamResponse:
         """Return the reply; `otherwise` answers once the next cannot be passed on to.
+
+        One that `streams` must begin within `first_s`.
 
         Raises:
             ClinvkError: if there is nobody left to ask.
@@ -144,7 +150,8 @@ class Walk:
                 if backend is None:
                     raise self._unable(target)
                 passage = Passage(self._request, target, self._asked, self._way)
-                return await passage.run(backend, self._endpoint, body, content_type)
+                first_s = target.config.first_s if streams else math.inf
+                return await passage.run(backend, self._endpoint, body, content_type, first_s)
             except ClinvkError as exc:
                 told = self._way.after(exc)
                 if told is not None:
@@ -202,9 +209,12 @@ class Passage:
         self._response: web.StreamResponse | None = None
 
     async def run(
-        self, backend: Relay, endpoint: str, body: Body, content_type: str | None = None
+        self, backend: Relay, endpoint: str, body: Body, content_type: str | None, first_s: float
     ) -> web.StreamResponse:
-        """Pass the request on, and tell the reply; `body` makes its body for a model's name."""
+        """Pass the request on, and tell the reply, which must begin within `first_s` seconds.
+
+        `body` makes its body for a model's name.
+        """
         request, target = self._request, self._target
         renamed = body(backend.require_model(target.model))
         headers = request.headers.copy()
@@ -217,7 +227,9 @@ class Passage:
                 passing = service.passing(target, self._asked, caller.name, self._way)
                 async with passing as ask:
                     request[ASKS] = [ask]
-                    async with backend.send(passed) as reply:
+                    async with AsyncExitStack() as stack:
+                        with self._in_time(first_s, "did not begin for", "first_s"):
+                            reply = await stack.enter_async_context(backend.send(passed))
                         return await self._tell(reply, ask)
         except ClinvkError as exc:
             if self._response is None:
@@ -266,21 +278,26 @@ class Passage:
         """
         silence_s = self._target.config.silence_s
         rearm_s = silence_s / REARMS
+        with self._in_time(silence_s, "was silent for", "silence_s") as silence:
+            async for piece in pieces:
+                if ask.record.first is None:
+                    ask.record.first = time.monotonic()
+                    self._remember(piece)
+                if tail is not None:
+                    tail.push(piece)
+                await write_in_time(self._request, response, piece)
+                due = anyio.current_time() + silence_s
+                if due - silence.deadline > rearm_s:  # a timer for each piece would cost more
+                    silence.deadline = due
+
+    @contextmanager
+    def _in_time(self, seconds: float, what: str, key: str) -> Iterator[anyio.CancelScope]:
         try:
-            with anyio.fail_after(silence_s) as silence:
-                async for piece in pieces:
-                    if ask.record.first is None:
-                        ask.record.first = time.monotonic()
-                        self._remember(piece)
-                    if tail is not None:
-                        tail.push(piece)
-                    await write_in_time(self._request, response, piece)
-                    due = anyio.current_time() + silence_s
-                    if due - silence.deadline > rearm_s:  # a timer for each piece would cost more
-                        silence.deadline = due
+            with anyio.fail_after(seconds) as scope:
+                yield scope
         except TimeoutError:
             raise TurnTimeoutError(
-                f"the upstream was silent for {silence_s:g} s; raise silence_s of backend "
+                f"the upstream {what} {seconds:g} s; raise {key} of backend "
                 f"{self._target.backend.name!r} to allow more"
             ) from None
 

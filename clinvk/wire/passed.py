@@ -19,9 +19,10 @@ _USAGE = re.compile(rb'"usage"\s*:\s*(?={)')  # never within a text, where quote
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A JSON body, and the model that it asks for."""
+    """A JSON body, the model that it asks for, and whether for a stream."""
 
     model: str
+    streams: bool
     _text: str
     _spans: tuple[tuple[int, int], ...]
 
@@ -79,12 +80,14 @@ def named(body: bytes) -> Named | None:
     """Return a body with its model; None if it is no JSON object that has one."""
     try:
         text = body.decode()
-        found = [(value, span) for key, value, span in _members(text) if key == "model"]
+        members = [member for member in _members(text) if member[0] in ("model", "stream")]
     except (ValueError, IndexError, RecursionError):
         return None
-    if not found or not isinstance(model := found[-1][0], str):
+    told = {key: value for key, value, _ in members}
+    if not isinstance(model := told.get("model"), str):
         return None
-    return Named(model, text, tuple(span for _, span in found))
+    spans = tuple(span for key, _, span in members if key == "model")
+    return Named(model, told.get("stream") is True, text, spans)
 
 
 def _members(text: str) -> Iterator[tuple[str, Any, tuple[int, int]]]:

@@ -21,6 +21,7 @@ class Answer:
     pieces: tuple[bytes, ...] = (b'{"ok": true}',)
     hold: bool = False
     early: bool = False
+    late: bool = False
     cut: bool = False
     pace_s: float = 0.0
 
@@ -92,6 +93,8 @@ class RawUpstream:
 
     async def _tell(self, request: web.Request, answer: Answer) -> web.StreamResponse:
         response = web.StreamResponse(status=answer.status, headers=answer.headers)
+        if answer.late:
+            await self.release.wait()
         await response.prepare(request)
         for piece in answer.pieces[:-1]:
             await response.write(piece)

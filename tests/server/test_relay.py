@@ -209,6 +209,28 @@ async def test_a_request_has_its_time(world: World) -> None:
         await anyio.lowlevel.checkpoint()
 
 
+@pytest.mark.parametrize("world", [{"first_s": 0.2}], indirect=True)
+async def test_a_stream_that_does_not_begin_is_an_error_and_a_long_answer_is_none(
+    world: World,
+) -> None:
+    world.up.answer = Answer(headers=STREAM, hold=True, late=True)
+    async with world.post(body=BODY[:-1] + ', "stream": true}') as response:
+        error = (await response.json())["error"]
+    assert (response.status, error["code"]) == (504, "timeout")
+    assert "the upstream did not begin for 0.2 s; raise first_s of backend 'up'" in error["message"]
+    async with anyio.create_task_group() as group:
+        group.start_soon(_release_later, world)
+        async with world.post() as response:
+            assert response.status == 200
+
+
+async def _release_later(world: World) -> None:
+    while len(world.up.asked) < 2:  # noqa: ASYNC110 - a request has no event
+        await anyio.sleep(0.01)
+    await anyio.sleep(0.3)  # longer than a stream may take to begin
+    world.up.release.set()
+
+
 @pytest.mark.parametrize("world", [{"silence_s": 1.5}], indirect=True)
 async def test_a_reply_may_last_longer_than_a_silence(world: World) -> None:
     world.up.answer = Answer(headers=STREAM, pieces=(b"data: 1\n\n",) * 6, pace_s=0.4)
