@@ -215,12 +215,27 @@ class Upstream:
 
     def _unreachable(self, exc: Exception) -> UpstreamUnreachableError:
         _log.info("backend %s: %s", self._name, exc)
-        cause = exc.os_error if isinstance(exc, aiohttp.ClientConnectorError) else exc
-        number = cause.errno if isinstance(cause, OSError) else None
-        reason = os.strerror(number) if number else type(cause).__name__
         return UpstreamUnreachableError(
-            f"the connection of backend {self._name!r} to its server failed: {reason.lower()}"
+            f"the connection of backend {self._name!r} to its server failed: {_reason(exc)}"
         )
+
+
+def _reason(exc: Exception) -> str:
+    cause = exc.os_error if isinstance(exc, aiohttp.ClientConnectorError) else exc
+    number = cause.errno if isinstance(cause, OSError) else None
+    if number:
+        return os.strerror(number).lower()
+    match cause:
+        case aiohttp.ServerDisconnectedError():
+            return "it hung up"
+        case aiohttp.ClientPayloadError():
+            return "its reply broke off"
+        case aiohttp.ClientResponseError():
+            return "its reply is no HTTP"
+        case TimeoutError():
+            return "it took too long to connect"
+        case _:
+            return type(cause).__name__
 
 
 def reply_headers(response: aiohttp.ClientResponse) -> Iterable[tuple[str, str]]:
