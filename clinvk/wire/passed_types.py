@@ -4,7 +4,6 @@ Only what clinvk itself looks at, and what a reader must know to ask; fields tha
 pass, too.
 """
 
-
 from pydantic import BaseModel, ConfigDict
 
 
