@@ -14,7 +14,7 @@ import anyio
 import anyio.lowlevel
 
 from clinvk.backends import claims
-from clinvk.backends.base import Health, Live, State
+from clinvk.backends.base import Health, Live, Processes, State
 from clinvk.errors import BusyError, CliCrashedError, ClinvkError, OverloadedError
 from clinvk.events import Event, Failed, Finished, FinishReason, Started, TextDelta, ToolCall, Usage
 from clinvk.service import Service
@@ -110,6 +110,7 @@ class ChaosBackend:
     capabilities = claims.CLAUDE
     installed = True
     trouble = None
+    processes = Processes()
 
     def __init__(self, dice: Dice, name: str = "fake") -> None:
         self.name = name

@@ -3,6 +3,7 @@
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -66,7 +67,7 @@ async def test_an_agent_that_asks_for_all_it_can_think_of_is_refused_and_answers
 
 
 async def test_who_leaves_while_a_session_opens_frees_the_place_at_once(tmp_path: Path) -> None:
-    limits = {"first_s": 0.5, "max_concurrency": 1}
+    limits: dict[str, Any] = {"first_s": 0.5, "max_concurrency": 1}
     async with made("acp", tmp_path, impatient=True, **limits) as world:
         assert (await world.ask()).right
         with pytest.MonkeyPatch.context() as patch:

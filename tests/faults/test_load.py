@@ -119,7 +119,8 @@ async def test_a_client_that_leaves_the_queue_frees_its_place(http: aiohttp.Clie
 async def test_each_limit_has_its_own_words(
     http: aiohttp.ClientSession, limit: str, begun: tuple[Event, ...], said: str, *, stream: bool
 ) -> None:
-    async with served(**{limit: 0.1}) as world:
+    limits: dict[str, Any] = {limit: 0.1}
+    async with served(**limits) as world:
         world.backend.script = (*begun, anyio.Event())
         with anyio.fail_after(HUNG_S):
             async with post(http, world, stream=stream) as response:

@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ async def test_a_cli_that_does_not_come_up_is_one_error_and_leaves_nothing(
 
         async with anyio.create_task_group() as group:
             for stream in (True, False):
-                group.start_soon(lambda stream=stream: ask(stream=stream))
+                group.start_soon(partial(ask, stream=stream))
         assert {outcome.code for outcome in found} <= codes, found
         await world.books.at_rest(world.app, processes=0)
         world.fail_starts("")

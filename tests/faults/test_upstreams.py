@@ -4,6 +4,7 @@ What passes on is told as it is, or its connection ends.
 """
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ TEXTS = {"bad-utf8": "Hello\ufffd w\u00f6rld \U0001f30d"}
 GIVEN_UP = (LATE[0] | BROKEN[0], GONE)
 HANGS = {fault for fault, codes in CODES.items() if codes is LATE} | {"no-end"}
 CLOSES = {"dies-after", "resets-after"}
-PATIENCE = {"first_s": 0.5, "silence_s": 0.5, "timeout_s": 1.0}
+PATIENCE: dict[str, Any] = {"first_s": 0.5, "silence_s": 0.5, "timeout_s": 1.0}
 
 
 def wrong(found: dict[tuple[str, str], Outcome]) -> list[str]:

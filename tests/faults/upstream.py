@@ -23,7 +23,7 @@ def status(code: int, body: bytes = b"", **headers: object) -> Fault:
 
 def plain(body: bytes, **headers: object) -> Fault:
     """Answer with another body."""
-    return lambda talk: talk.body(body, **headers)
+    return lambda talk: talk.body(body, 200, **headers)
 
 
 def then(*acts: Callable[[Talk], Any]) -> Fault:

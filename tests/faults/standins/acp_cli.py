@@ -6,10 +6,13 @@ home names `STAGE-WHAT`, a stage such as `new`, `mode`, `model` or `cancel`, and
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
-import mischief
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from tests.faults.standins import mischief
 
 SESSIONS: list[str] = []
 WAITING: list["Answer"] = []  # for so many answers to what we asked

@@ -2,9 +2,12 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
-import mischief
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from tests.faults.standins import mischief
 
 THREADS: dict[str, str] = {}
 TURNS: dict[str, int] = {}

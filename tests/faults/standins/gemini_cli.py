@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import acp_cli
-import mischief
-from acp_cli import reply
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from tests.faults.standins import acp_cli, mischief
+from tests.faults.standins.acp_cli import reply
 
 SESSIONS: list[str] = []
 RECORDS = next((sys.argv[at + 1] for at, a in enumerate(sys.argv) if "record-resp" in a), None)

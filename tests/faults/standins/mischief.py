@@ -148,10 +148,11 @@ def _whole(talk: Talk) -> None:
     say(*talk.begin(), *map(talk.delta, ANSWER))
 
 
-def _then(first: Callable[[Talk], None], act: Callable[[], object]) -> Callable[[Talk], None]:
+def _then(first: Callable[[Talk], None], *acts: Callable[[], object]) -> Callable[[Talk], None]:
     def play(talk: Talk) -> None:
         first(talk)
-        act()
+        for act in acts:
+            act()
 
     return play
 
@@ -285,7 +286,7 @@ FAULTS: dict[str, Callable[[Talk], None]] = {
     "killed": _then(_half, _kill(signal.SIGKILL)),
     "hang-before": _then(_nothing, hang),
     "hang-during": _then(_half, hang),
-    "hang-stubborn": _then(_half, lambda: (stubborn(), hang())),
+    "hang-stubborn": _then(_half, stubborn, hang),
     "hang-after": _then(_well, hang),
     "hang-at-exit": _then(_well, _stay),
     "hang-with-child": _then(_half, _with_child),
@@ -307,6 +308,6 @@ FAULTS: dict[str, Callable[[Talk], None]] = {
     "lone-surrogate": _lone_surrogate,
     "refused": _refused,
     "misdirected": _misdirected,
-    "closes-stdout": _then(_half, lambda: (os.close(1), hang())),
-    "closes-stdin": _then(_half, lambda: (os.close(0), hang())),
+    "closes-stdout": _then(_half, lambda: os.close(1), hang),
+    "closes-stdin": _then(_half, lambda: os.close(0), hang),
 }
