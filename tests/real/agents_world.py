@@ -28,7 +28,7 @@ COMMANDS = {
     "claude-code-acp": ["claude-code-acp"],
     "qwen": ["qwen", "--acp", "--auth-type", "anthropic", "-m", "claude-x"],
 }
-SHELL = {
+SHELL: dict[str, tuple[str, dict[str, Any]]] = {
     "claude-code-acp": ("Bash", {"command": "touch $HOME/marker"}),
     "qwen": ("run_shell_command", {"command": "touch $HOME/marker", "is_background": False}),
 }

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -254,6 +255,13 @@ async def test_what_is_outside_is_fetched(outside: Outside) -> None:
         assert len(backend.turns) == 1
 
 
+def led_on(request: web.Request, *, to: str, code: int) -> web.Response:
+    """Lead from the first address to the last, and from there inside."""
+    if request.path == "/last":
+        return web.Response(status=code, headers={"Location": to})
+    return web.Response(status=302, headers={"Location": "/last"})
+
+
 async def test_a_redirect_leads_inside_by_no_form(
     internal: Internal, outside: Outside, names: Names
 ) -> None:
@@ -264,11 +272,7 @@ async def test_a_redirect_leads_inside_by_no_form(
         for status in (301, 302, 303, 307, 308):
             for way in ways if status == 302 else ways[:1]:
                 location = way.encode("ascii", "ignore").decode().replace("\t", "")
-                outside.reply = lambda request, to=location, code=status: (
-                    web.Response(status=code, headers={"Location": to})
-                    if request.path == "/last"
-                    else web.Response(status=302, headers={"Location": "/last"})
-                )
+                outside.reply = partial(led_on, to=location, code=status)
                 code, body = await ask(f"{outside.url}/first")
                 assert code == 400, (way, body)
     assert internal.visits == []
