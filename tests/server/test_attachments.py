@@ -96,8 +96,9 @@ async def test_anthropics_documents_and_images_may_be_files(files: Files) -> Non
     pdf = await files.keep(PDF, "a.pdf")
     picture = await files.keep(base64.b64decode(PNG), "b.png")
     text = await files.keep(b"one two three", "n.txt")
+    first = {"type": "file", "file_id": pdf}
     blocks = [
-        {"type": "document", "source": {"type": "file", "file_id": pdf}},
+        {"type": "document", "source": first},
         {"type": "document", "source": {"type": "file", "file_id": text}, "title": "Notes"},
         {"type": "image", "source": {"type": "file", "file_id": picture}},
     ]
@@ -112,7 +113,7 @@ async def test_anthropics_documents_and_images_may_be_files(files: Files) -> Non
     count = "/anthropic/v1/messages/count_tokens"
     status, told = await ask(files, body, count)
     assert (status, told) == (200, {"input_tokens": 2 * 1600 + 3})
-    blocks[0]["source"]["file_id"] = NOBODY  # type: ignore[index]
+    first["file_id"] = NOBODY
     for path in ("/anthropic/v1/messages", count):
         status, told = await ask(files, body, path)
         assert (status, told["error"]["type"]) == (400, "invalid_request_error")

@@ -65,7 +65,7 @@ async def test_tools_are_declared_with_their_text_and_schema(
     backend: GeminiBackend, fake: FakeGemini
 ) -> None:
     description = "Line one.\n\n  ½ ﬁ <x> ${HOME} {{y}}\n" + "long " * 2000
-    schema = {
+    schema: dict[str, Any] = {
         "type": "object",
         "$defs": {"p": {"type": "object", "properties": {"a": {"const": 1}}}},
         "properties": {
@@ -87,7 +87,7 @@ async def test_tools_are_declared_with_their_text_and_schema(
         "description": description,
         "parametersJsonSchema": {
             **schema,
-            "properties": {**schema["properties"], "any": {}},  # type: ignore[dict-item]
+            "properties": {**schema["properties"], "any": {}},
         },
     }
     assert second["name"] == "mcp_x_get_time"
