@@ -74,6 +74,7 @@ class Offer:
         self._tools = {tool.name: tool for tool in tools}
         self._on_call = on_call
         self._open: dict[Call, object] = {}
+        self._closed = False
 
     @property
     def bridge(self) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -88,6 +89,8 @@ class Offer:
 
     def reply(self, message: Json) -> Json | Call | None:
         """Return the answer to a message, None to a notification, or the call it is."""
+        if self._closed:  # while the message was read
+            return _error(message, _ENDED, "the caller has left")
         params = message.get("params")
         params = params if isinstance(params, dict) else {}
         match message.get("method"):
@@ -130,7 +133,8 @@ class Offer:
         call.gone |= not call.settled.is_set()
 
     def close(self) -> None:
-        """Leave every call unanswered that is still held."""
+        """Leave every call unanswered that is still held, and hold none any more."""
+        self._closed = True
         for call in self._open:
             call.settled.set()
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import anyio
@@ -141,6 +142,25 @@ async def test_leaving_ends_the_held_calls_and_the_address(
     assert "has left" in replies[0]["error"]["message"]
     async with http.post(offer.url, json=CALL, headers=offer.headers) as reply:
         assert reply.status == 404
+
+
+async def test_a_call_that_comes_while_the_offer_ends_is_not_held(supervisor: Supervisor) -> None:
+    held = Held()
+    body = json.dumps(CALL).encode()
+    async with ToolServer(supervisor).offer([TOOL], held) as offer:
+        url = urlsplit(offer.url)
+        client = await anyio.connect_tcp(str(url.hostname), int(url.port or 0))
+        lines = [f"POST {url.path} HTTP/1.1", f"Host: {url.netloc}", f"Content-Length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in offer.headers.items()]
+        await client.send("\r\n".join([*lines, "Connection: close", "", ""]).encode() + body[:9])
+        async with aiohttp.ClientSession() as http:  # once it is answered, the other is being read
+            await post(http, offer, asking("ping"))
+    async with client:
+        await client.send(body[9:])
+        with anyio.fail_after(HUNG_S):
+            reply = b"".join([piece async for piece in client])
+    assert b"the caller has left" in reply
+    assert held.calls == []
 
 
 async def test_a_client_that_hangs_up_is_noticed(

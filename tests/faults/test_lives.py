@@ -96,16 +96,17 @@ async def test_new_settings_leave_running_turns_alone(adapter: str, tmp_path: Pa
 
 @pytest.mark.parametrize("grace_s", [0.0, 0.3])
 async def test_a_server_that_stops_tells_who_still_waits(
-    adapter: str, grace_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    adapter: str, grace_s: float, tmp_path: Path
 ) -> None:
     async with made(adapter, tmp_path, impatient=True, first_s=20, silence_s=20) as world:
-        monkeypatch.setattr(acp, "OPEN_S", 20.0)  # or who waits behind one that hangs gives up
-        asking = Asking(world, *(f"fault={fault}" for fault in HANGS[:4]))
-        await world.running(8)
-        await until(lambda: bool(children()), children)
-        with anyio.fail_after(HUNG_S):
-            await world.service.drain(grace_s)
-        found = await asking.outcomes()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(acp, "OPEN_S", 20.0)  # or who waits behind one that hangs gives up
+            asking = Asking(world, *(f"fault={fault}" for fault in HANGS[:4]))
+            await world.running(8)
+            await until(lambda: bool(children()), children)
+            with anyio.fail_after(HUNG_S):
+                await world.service.drain(grace_s)
+            found = await asking.outcomes()
         assert {outcome.code for outcome in found} == {"server_shutting_down"}, found
         assert (await world.ask()).code == "server_shutting_down"
 
