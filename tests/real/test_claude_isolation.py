@@ -1,6 +1,7 @@
 """The real Claude Code as a plain model: the user's login is kept, and nothing else of the user."""
 
 import json
+import os
 import shutil
 import stat
 import time
@@ -8,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import psutil
 import pytest
 
@@ -222,3 +224,22 @@ async def test_a_nested_cli_is_not_told_so(world: World, monkeypatch: pytest.Mon
     assert TextDelta("Hello") in events
     assert "HOME" in seen
     assert not {"CLAUDECODE", "CLAUDE_CODE_SIMPLE", "CLAUDE_CODE_ACTION"} & set(seen)
+
+
+async def test_a_process_that_lives_long_tidies_nothing_of_the_user_away(world: World) -> None:
+    """Five seconds after its start the CLI would remove transcripts that are over 30 days old."""
+    old = world.write(".claude/projects/-home-me/old.jsonl", "{}\n")
+    long_ago = time.time() - 90 * 86_400
+    os.utime(old, (long_ago, long_ago))
+    tidied = world.home / ".claude/.last-cleanup"
+    world.fake.answer(Reply(hold=1))
+
+    async def until_tidied() -> None:
+        while not tidied.exists():  # noqa: ASYNC110 - the CLI tells nobody
+            await anyio.sleep(0.05)
+        world.fake.release.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(until_tidied)
+        assert answer(await run(world.backend(), turn("hi"))) == HELLO
+    assert old.exists()

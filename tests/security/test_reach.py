@@ -26,7 +26,8 @@ MEMORY = {"store": {"path": ":memory:"}}
 COLD = {"claude": 4, "codex": 1, "gemini": 1}
 # What a CLI writes of its own, of those in the home of a person.
 OWN_STATE = {
-    "claude": ("home/.claude.json", "home/.claude/backups/"),
+    # the last is when it last looked for old transcripts; it looks for none without settings
+    "claude": ("home/.claude.json", "home/.claude/backups/", "home/.claude/.last-cleanup"),
     "codex": (),
     "gemini": (),
 }
