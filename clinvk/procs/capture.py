@@ -22,7 +22,7 @@ class Captured:
 
 
 async def capture(supervisor: Supervisor, command: Command, *, timeout_s: float) -> Captured:
-    """Run a command with nothing to read from stdin.
+    """Run a command with nothing to read from stdin; when this is left, it has ended.
 
     Raises:
         ProcessStartError: if the program cannot be run.
@@ -36,4 +36,6 @@ async def capture(supervisor: Supervisor, command: Command, *, timeout_s: float)
             code = await child.stopped()
     finally:
         child.stop_soon()
+        with anyio.CancelScope(shield=True):
+            await child.stopped()
     return Captured(code, b"\n".join(lines).decode("utf-8", "replace"), child.stderr_tail)

@@ -304,6 +304,8 @@ async def start(
         await ready.wait()
     except BaseException:
         job.cancel()
+        with anyio.CancelScope(shield=True):  # whose folder it is may then be removed
+            await job.wait()
         raise
     if isinstance(outcome[0], OSError | ValueError):
         raise ProcessStartError(str(outcome[0])) from outcome[0]

@@ -20,7 +20,7 @@ from tests.faults.books import HUNG_S, until
 from tests.faults.chaos import ChaosBackend, Clients, Dice
 from tests.fuzz.budget import TIMES
 
-BUDGET_S = 20.0 * max(1, TIMES)
+BUDGET_S = 12.0 * max(1, TIMES)
 AT_ONCE = 30
 ENDS = ("answered", "failed", "cancelled", "refused")
 COURSES = (Course.NEW, Course.REPLAYED, Course.RESUMED, Course.CONTINUED)

@@ -187,11 +187,11 @@ async def test_what_a_server_says_of_a_refusal_is_told(
 @pytest.mark.parametrize("name", ["gzip", "deflate"])
 async def test_a_stream_that_is_compressed_unasked_is_read(name: str, clients: Clients) -> None:
     pack = gzip.compress if name == "gzip" else zlib.compress
-    packed = pack((HI + "".join(chunk({"content": "."}) for _ in range(50_000)) + STOP).encode())
+    packed = pack((HI + "".join(chunk({"content": "."}) for _ in range(15_000)) + STOP).encode())
     headers = STREAM | {"Content-Encoding": name}
     clients.up.answer = Answer(headers=headers, pieces=(packed[:30], packed[30:]))
     last = await clients.ask_responses()
-    assert last.response.output_text == "Hi" + "." * 50_000
+    assert last.response.output_text == "Hi" + "." * 15_000
     assert clients.up.asked[0].headers["Accept-Encoding"] == "identity"
 
 
