@@ -13,16 +13,13 @@ OLDER := tests/real/.venv
 ARGS ?=
 FUZZ ?= 20
 
-.PHONY: serve test installed check format fuzz soak bench clean
+.PHONY: serve test check format fuzz soak bench clean
 
 serve: .venv/.installed
 	$(BIN)/clinvk serve $(ARGS)
 
-test: installed
+test: .venv/.dev $(REAL)/.installed $(AGENTS)/.installed $(OLDER)/.installed
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --cov --cov-report=term $(ARGS)
-
-# All that tests need.
-installed: .venv/.dev $(REAL)/.installed $(AGENTS)/.installed $(OLDER)/.installed
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .
