@@ -76,12 +76,6 @@ class Route:
     sticky: bool = False
     rest_s: float = 0
 
-    @property
-    def first(self) -> Target:
-        """Who is asked if nothing speaks against it: the first that is installed."""
-        targets = [each.target for each in self.candidates]
-        return next((target for target in targets if target.backend.installed), targets[0])
-
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:

@@ -280,7 +280,7 @@ class Passage:
         rearm_s = silence_s / REARMS
         with self._in_time(silence_s, "was silent for", "silence_s") as silence:
             async for piece in pieces:
-                if ask.record.first is None:
+                if ask.record.first is None and response.status < 400:  # a failure is no answer
                     ask.record.first = time.monotonic()
                     self._remember(piece)
                 if tail is not None:

@@ -133,6 +133,17 @@ async def test_what_the_last_one_says_passes_as_it_is() -> None:
             assert response.headers["x-clinvk-tried"] == "one/m=upstream_overloaded"
 
 
+async def test_a_conversation_does_not_stay_where_it_only_failed() -> None:
+    async with made({"both": {"targets": ["one/m", "two/m"], "rest_s": 0}}) as world:
+        world.one.answer = world.two.answer = Answer(429, pieces=(LIMITED,))
+        async with world.post() as response:
+            assert response.headers["x-clinvk-backend"] == "two"
+        world.one.answer = world.two.answer = Answer()
+        said = [{"role": role, "content": "hi"} for role in ("user", "assistant", "user")]
+        async with world.post(messages=said) as response:
+            assert response.headers["x-clinvk-backend"] == "one"
+
+
 async def test_a_server_that_is_down_leads_to_the_next() -> None:
     async with made({"both": ["down/m", "one/m"]}) as world, world.post() as response:
         assert response.headers["x-clinvk-backend"] == "one"
